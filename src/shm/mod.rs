@@ -1,0 +1,16 @@
+//! The operating system: files, mappings, locks, futexes. Nothing above this room makes a system call.
+//!
+//! # The contract that every `SAFETY` comment of this crate derives from
+//!
+//! 1. **Bounds.** A [`Region`](place::Region) covers `len` bytes that stay mapped for as long as any clone of it lives.
+//!    Offsets are checked against `len` where a reference is made.
+//! 2. **No shrinking.** Windlass never truncates a file that it has mapped, and reserves its memory with
+//!    `fallocate`. Another process that truncates one breaks the bus; the resulting fault is outside the contract.
+//! 3. **Words.** Everything that two processes may touch at once is an aligned 64-bit (or 32-bit futex) word and is
+//!    accessed through an atomic only.
+//! 4. **Bytes.** All other bytes belong to exactly one side at a time: to the publisher of the lane from the moment a
+//!    segment is taken until the commit of the frame, to everybody, read-only, from the commit until no pin is left
+//!    on a retired segment.
+//! 5. **Input.** A value read from a region is checked before it is used as an index, a length or an offset.
+
+pub(crate) mod place;

@@ -1,0 +1,179 @@
+//! Bytes that several processes share, seen as words and spans.
+//!
+//! A [`Region`] is the seam between the lock-free algorithms and the memory they run on. The algorithms take a region
+//! and offsets; they cannot tell a mapped file from anonymous memory. In a model build the same type is a vector of
+//! the model checker's atomics, and every span access is checked for a missing happens-before edge.
+
+#![allow(unsafe_code)]
+
+#[cfg(not(windlass_loom))]
+pub use mapped::Region;
+#[cfg(windlass_loom)]
+pub use modelled::Region;
+
+#[cfg(not(windlass_loom))]
+mod mapped {
+    use crate::sync::{AtomicU32, AtomicU64};
+    use std::ptr::NonNull;
+    use std::sync::Arc;
+
+    /// What keeps the bytes of a region mapped. Dropped with the last clone of the region.
+    pub type Keep = Arc<dyn std::any::Any + Send + Sync>;
+
+    /// A span of shared memory that stays mapped for as long as any clone of it lives.
+    #[derive(Clone)]
+    pub struct Region {
+        base: NonNull<u8>,
+        len: usize,
+        _keep: Keep,
+    }
+
+    // SAFETY: contract 1 and 3: the bytes stay mapped whichever thread holds the region, words are atomics, and all
+    // other access goes through the unsafe functions below, whose callers own the bytes by protocol.
+    unsafe impl Send for Region {}
+    // SAFETY: as for `Send`.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        /// Makes a region of `len` bytes at `base`.
+        ///
+        /// # Safety
+        ///
+        /// * `base` is aligned to 8 and `len` bytes from it are mapped until `keep` is dropped.
+        /// * They are mapped readable, and writable if anything will be stored through the region.
+        pub unsafe fn new(base: NonNull<u8>, len: usize, keep: Keep) -> Self {
+            debug_assert_eq!(base.as_ptr() as usize % 8, 0);
+            Self { base, len, _keep: keep }
+        }
+
+        /// The number of bytes.
+        #[inline]
+        pub fn len(&self) -> usize {
+            self.len
+        }
+
+        /// The address of the first byte in this process.
+        #[inline]
+        pub fn base(&self) -> *mut u8 {
+            self.base.as_ptr()
+        }
+
+        #[inline]
+        fn at(&self, offset: usize, len: usize) -> *mut u8 {
+            assert!(
+                offset <= self.len && len <= self.len - offset,
+                "an unchecked offset reached shared memory"
+            );
+            // SAFETY: contract 1: `offset` is at most `len`, just checked.
+            unsafe { self.base.as_ptr().add(offset) }
+        }
+
+        /// The 64-bit word at byte `offset`.
+        #[inline]
+        pub fn word(&self, offset: usize) -> &AtomicU64 {
+            assert_eq!(offset % 8, 0, "a word is aligned");
+            let at = self.at(offset, 8).cast();
+            // SAFETY: contract 1 (in bounds, aligned: `base` and `offset` are multiples of 8) and 3.
+            unsafe { AtomicU64::from_ptr(at) }
+        }
+
+        /// The 32-bit word at byte `offset`: futex words only.
+        #[inline]
+        pub fn half(&self, offset: usize) -> &AtomicU32 {
+            assert_eq!(offset % 4, 0, "a word is aligned");
+            let at = self.at(offset, 4).cast();
+            // SAFETY: contract 1 (in bounds, aligned) and 3; futex words are never accessed as 64 bits.
+            unsafe { AtomicU32::from_ptr(at) }
+        }
+
+        /// The bytes `offset..offset + len`, to read.
+        ///
+        /// # Safety
+        ///
+        /// * Contract 4: nobody writes them while the slice lives, in this process or another.
+        #[inline]
+        pub unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+            let at = self.at(offset, len);
+            // SAFETY: contract 1 for the bounds; the caller vouches for contract 4.
+            unsafe { std::slice::from_raw_parts(at, len) }
+        }
+
+        /// The bytes `offset..offset + len`, to write.
+        ///
+        /// # Safety
+        ///
+        /// * Contract 4: nobody else reads or writes them while the slice lives.
+        /// * The region is mapped writable.
+        #[inline]
+        #[allow(clippy::mut_from_ref)]
+        pub unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+            let at = self.at(offset, len);
+            // SAFETY: contract 1 for the bounds; the caller vouches for contract 4.
+            unsafe { std::slice::from_raw_parts_mut(at, len) }
+        }
+    }
+}
+
+#[cfg(windlass_loom)]
+mod modelled {
+    use crate::sync::{AtomicU32, AtomicU64};
+    use loom::cell::UnsafeCell;
+    use std::sync::Arc;
+
+    struct Cell {
+        word: AtomicU64,
+        half: AtomicU32,
+        payload: UnsafeCell<u64>,
+    }
+
+    /// A span of modelled memory: one atomic, one futex word and one tracked cell for each 8 bytes.
+    #[derive(Clone)]
+    pub struct Region {
+        cells: Arc<Vec<Cell>>,
+    }
+
+    // SAFETY: the payload cells are what the model is about: a missing edge is reported by loom.
+    unsafe impl Send for Region {}
+    // SAFETY: as for `Send`.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        /// A zeroed region of `len` bytes.
+        pub fn zeroed(len: usize) -> Self {
+            let cell = |_| Cell {
+                word: AtomicU64::new(0),
+                half: AtomicU32::new(0),
+                payload: UnsafeCell::new(0),
+            };
+            Self { cells: Arc::new((0..len / 8).map(cell).collect()) }
+        }
+
+        /// The number of bytes.
+        pub fn len(&self) -> usize {
+            self.cells.len() * 8
+        }
+
+        /// The 64-bit word at byte `offset`.
+        pub fn word(&self, offset: usize) -> &AtomicU64 {
+            assert_eq!(offset % 8, 0, "a word is aligned");
+            &self.cells[offset / 8].word
+        }
+
+        /// The 32-bit word at byte `offset`.
+        pub fn half(&self, offset: usize) -> &AtomicU32 {
+            &self.cells[offset / 8].half
+        }
+
+        /// Reads the tracked payload word at byte `offset`: a concurrent write fails the model.
+        pub fn payload(&self, offset: usize) -> u64 {
+            // SAFETY: loom checks that no write is concurrent.
+            self.cells[offset / 8].payload.with(|at| unsafe { *at })
+        }
+
+        /// Writes the tracked payload word at byte `offset`: a concurrent access fails the model.
+        pub fn set_payload(&self, offset: usize, value: u64) {
+            // SAFETY: loom checks that no other access is concurrent.
+            self.cells[offset / 8].payload.with_mut(|at| unsafe { *at = value });
+        }
+    }
+}
