@@ -13,4 +13,14 @@
 //!    on a retired segment.
 //! 5. **Input.** A value read from a region is checked before it is used as an index, a length or an offset.
 
+#[cfg(all(test, not(windlass_loom)))]
+mod child;
+#[cfg(not(windlass_loom))]
+pub(crate) mod home;
+#[cfg(not(windlass_loom))]
+pub(crate) mod map;
+#[cfg(not(windlass_loom))]
+pub(crate) mod node;
 pub(crate) mod place;
+#[cfg(not(windlass_loom))]
+pub(crate) mod sys;
