@@ -6,8 +6,6 @@
 //! *before* the step that it names.
 
 /// Marks the instant before the step of a protocol that `$name` names.
-#[macro_export]
-#[doc(hidden)]
 macro_rules! step {
     ($name:literal) => {
         #[cfg(any(windlass_loom, feature = "kill-points"))]

@@ -139,6 +139,16 @@ pub fn prefault(region: &Region, offset: usize, len: usize, access: Access) -> b
 ///
 /// `NoSpace` if the file system or the machine has not that much, or the process may not use it.
 pub fn reserve(file: &File, what: impl Display, len: u64) -> Result<()> {
+    reserve_by(file, what, len, |at, span| fallocate(file, FallocateFlags::empty(), at, span))
+}
+
+/// Reserves `len` bytes by calls of `reserve_span`, which gets offsets and lengths.
+fn reserve_by(
+    file: &File,
+    what: impl Display,
+    len: u64,
+    reserve_span: impl FnMut(libc::off_t, libc::off_t) -> nix::Result<()>,
+) -> Result<()> {
     let cannot = |error| Error::io(format!("cannot reserve {len} bytes for {what}"), error);
     let metadata = file.metadata().map_err(cannot)?;
     let old_len = metadata.len();
@@ -163,7 +173,7 @@ pub fn reserve(file: &File, what: impl Display, len: u64) -> Result<()> {
         return Err(no_space(what, needed, free));
     }
     step!("file.reserve");
-    let reserved = file.set_len(len).and_then(|()| allocate(file, old_len, len));
+    let reserved = file.set_len(len).and_then(|()| allocate(file, old_len, len, reserve_span));
     reserved.map_err(|error| {
         // Gives back what was reserved. Nobody has mapped the new part yet.
         let _ = file.set_len(old_len);
@@ -177,7 +187,12 @@ pub fn reserve(file: &File, what: impl Display, len: u64) -> Result<()> {
 }
 
 /// Puts memory or disk blocks under the first `len` bytes of `file`.
-fn allocate(file: &File, old_len: u64, len: u64) -> std::io::Result<()> {
+fn allocate(
+    file: &File,
+    old_len: u64,
+    len: u64,
+    mut reserve_span: impl FnMut(libc::off_t, libc::off_t) -> nix::Result<()>,
+) -> std::io::Result<()> {
     let mut done = 0;
     while done < len {
         let bytes = RESERVE_BYTES.min(len - done);
@@ -185,7 +200,7 @@ fn allocate(file: &File, old_len: u64, len: u64) -> std::io::Result<()> {
         let (Ok(at), Ok(span)) = range else {
             return Err(Errno::EFBIG.into());
         };
-        match fallocate(file, FallocateFlags::empty(), at, span) {
+        match reserve_span(at, span) {
             Ok(()) => done += bytes,
             Err(Errno::EINTR) => {}
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return write_zeros(file, old_len, len),

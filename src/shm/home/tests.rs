@@ -185,6 +185,19 @@ fn whoever_loses_the_race_finds_the_winner_and_leaves_nothing() {
     check(&place.folder());
     check(&Folder::Memory(Memory::new("memory")));
     assert_eq!(place.names(), ["bus"]);
+    // An empty folder is a folder too, and a file is in the way as well.
+    let beside = |name: &str, take: &dyn Fn(&Path)| {
+        let built = place.folder().create_folder_atomically(name, 0o700, |inside| {
+            file(inside, "control", 8);
+            take(&place.0.join(name));
+            Ok(())
+        });
+        assert!(matches!(built, Ok(Created::Theirs)));
+    };
+    beside("empty", &|path| std::fs::create_dir(path).expect("a test may write there"));
+    beside("file", &|path| std::fs::write(path, "x").expect("a test may write there"));
+    assert_eq!(place.names(), ["bus", "empty", "file"]);
+    assert!(!place.0.join("empty/control").exists());
 }
 
 #[test]

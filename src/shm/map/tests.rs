@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::shm::child::{self, Child};
-use crate::shm::sys::testing::{fork_and, interrupted};
+use crate::shm::sys::testing::fork_and;
 use crate::sync::Ordering::Relaxed;
 use nix::sys::resource::{getrusage, setrlimit, UsageWho};
 use nix::sys::signal::Signal;
@@ -209,9 +209,6 @@ fn a_file_system_that_fills_up_is_an_error_and_gives_back() {
     let error = reserve(&file, "/x/lane-0", 2 << 20).expect_err("there is 1 MiB");
     assert_no_space(&error, 2 << 20);
     assert!(error.to_string().contains("1048576 bytes are free"), "{error}");
-    // Somebody else takes the room between the question and the reservation.
-    let error = allocate(&file, 0, 2 << 20).expect_err("there is 1 MiB");
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     reserve(&file, "test", 1 << 20).expect("a full MiB is free again");
 }
 
@@ -252,12 +249,49 @@ fn limits_of_the_process_are_errors_and_kill_nobody() {
 }
 
 #[test]
-fn signals_do_not_stop_a_reservation() {
-    let test = concat!(module_path!(), "::signals_do_not_stop_a_reservation");
-    if child::role().is_none() {
-        return Child::start(test, "interrupted").finish();
+fn an_interrupted_reservation_goes_on() {
+    let (file, len) = (memory(0), 2 * RESERVE_BYTES + 1);
+    let mut calls = 0;
+    let reserved = reserve_by(&file, "test", len, |at, span| {
+        calls += 1;
+        // Two signals for every call that gets through.
+        if calls % 3 != 0 {
+            return Err(Errno::EINTR);
+        }
+        fallocate(&file, FallocateFlags::empty(), at, span)
+    });
+    reserved.expect("there is room");
+    assert_eq!(calls, 9);
+    let metadata = file.metadata().expect("it is a file");
+    assert!(metadata.len() == len && metadata.blocks() * 512 >= len);
+}
+
+#[test]
+fn a_reservation_that_fails_half_way_gives_back() {
+    // Somebody else takes the room after it was asked for.
+    for error in [Errno::ENOSPC, Errno::EDQUOT, Errno::ENOMEM] {
+        let (file, len) = (memory(4096), 2 * RESERVE_BYTES);
+        let reserved = reserve_by(&file, "/x/lane-0", len, |at, span| {
+            if at > 0 {
+                return Err(error);
+            }
+            fallocate(&file, FallocateFlags::empty(), at, span)
+        });
+        assert_no_space(&reserved.expect_err("it is full"), len);
+        let metadata = file.metadata().expect("it is a file");
+        assert_eq!((metadata.len(), metadata.blocks() * 512), (4096, 4096));
     }
-    let reserve = || reserve(&memory(0), "test", 4 * RESERVE_BYTES);
-    let results: Vec<_> = interrupted(|| (0..8).map(|_| reserve()).collect());
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[test]
+fn what_cannot_be_reserved_is_written() {
+    let (file, len) = (memory(0), (1 << 20) + 5);
+    file.write_all_at(b"kept", 0).expect("there is room");
+    let reserved = reserve_by(&file, "test", len, |_, _| Err(Errno::EOPNOTSUPP));
+    reserved.expect("there is room");
+    let metadata = file.metadata().expect("it is a file");
+    assert!(metadata.len() == len && metadata.blocks() * 512 >= len);
+    let mut found = [0; 4];
+    file.read_exact_at(&mut found, 0).expect("it was written");
+    assert_eq!(&found, b"kept");
 }

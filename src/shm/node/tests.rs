@@ -263,21 +263,23 @@ fn reaping_frees_the_dead_and_only_them() {
 }
 
 #[test]
-fn joining_together_gives_everybody_a_slot() {
+fn joining_together_gives_everybody_a_slot_of_its_own() {
     let control = Control::new("together");
-    let table = control.table(8);
-    let locks: Vec<_> = (1..=8).map(|id| control.lock(id)).collect();
-    for _ in 0..200 {
-        let slots: BTreeSet<usize> = std::thread::scope(|scope| {
-            let table = &table;
-            let join = |lock| scope.spawn(move || table.join(lock, 1).expect("there is room"));
-            let threads: Vec<_> = locks.iter().map(join).collect();
-            threads.into_iter().map(|thread| thread.join().expect("it joins")).collect()
-        });
-        assert_eq!(slots.len(), 8);
-        locks.iter().for_each(|lock| table.leave(lock));
-        assert_eq!(table.nodes(), []);
-    }
+    let table = control.table(4);
+    let locks: Vec<_> = (1..=4).map(|id| control.lock(id)).collect();
+    std::thread::scope(|scope| {
+        for lock in &locks {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    let slot = table.join(lock, 7).expect("there is room");
+                    std::hint::spin_loop();
+                    assert_eq!(table.word(slot).load(Relaxed), pack(lock.id(), 7), "taken twice");
+                    table.leave(lock);
+                }
+            });
+        }
+    });
+    assert_eq!(table.nodes(), []);
 }
 
 #[test]
@@ -291,5 +293,39 @@ fn a_table_that_does_not_fit_its_file_is_refused() {
     let bad = [(8, 64, 253), (4096, 64, 1), (8, usize::MAX - 7, 1), (8, 64, usize::MAX), (8, 4, 1)];
     for (counter, slots, slots_max) in bad {
         assert_eq!(new(counter, slots, slots_max), Err(ErrorKind::Corrupt), "{slots} {slots_max}");
+    }
+}
+
+#[cfg(feature = "kill-points")]
+#[test]
+fn a_node_killed_at_any_step_is_dead_and_leaves_no_slot() {
+    let test = concat!(module_path!(), "::a_node_killed_at_any_step_is_dead_and_leaves_no_slot");
+    let table_of = |file: &File| {
+        let region = map(file, "test", Access::Write, 4096).expect("it is mapped");
+        NodeTable::new(region, 8, 64, 2).expect("it fits")
+    };
+    if child::role().is_some() {
+        let path = std::env::var_os(FILE).expect("the starter sets it");
+        let table = table_of(&open(Path::new(&path)).expect("it exists"));
+        let lock = own_lock(table.draw_id().expect("there are many"));
+        table.reap(&lock);
+        table.join(&lock, std::process::id()).expect("there is room");
+        return table.leave(&lock);
+    }
+    let control = Control::new("steps");
+    let table = table_of(&control.open().expect("it exists"));
+    let mine = control.lock(u32::MAX);
+    for step in ["number", "lock", "reap", "join", "namespace", "leave", "unlock"] {
+        // A slot of a dead node, for the child to reap.
+        table.word(1).store(pack(1_000_000, 1), Relaxed);
+        let mut command =
+            std::process::Command::new(std::env::current_exe().expect("a test has a binary"));
+        command.env(FILE, &control.0).env("WINDLASS_STEP", format!("node.{step}"));
+        let end = Child::start_in(command, test, "node").wait();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&end);
+        assert_eq!(signal, Some(libc::SIGKILL), "{step}");
+        table.reap(&mine);
+        assert_eq!(table.nodes(), [], "{step}");
+        assert!(table.draw_id().is_ok_and(|id| !mine.is_alive(id - 1)), "{step}");
     }
 }

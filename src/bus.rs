@@ -1,0 +1,303 @@
+//! A bus: a directory of topics, and this process's membership of it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::header::{Header, Kind, FIELDS};
+use crate::limits::{HEADER_BYTES, NODES_MAX};
+use crate::shm::home::{Folder, Home};
+use crate::shm::map::{self, Access};
+use crate::shm::node::{NodeLock, NodeTable, SLOT_BYTES};
+use crate::shm::sys;
+use crate::topic::core::Core;
+use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const CONTROL: &str = "bus";
+const COUNTER_AT: usize = 512;
+const SLOTS_AT: usize = 1024;
+
+/// This process's membership of a bus: a node. It lives until the last handle that was made through it is dropped.
+pub struct Member {
+    folder: Folder,
+    lock: NodeLock,
+    table: NodeTable,
+}
+
+impl Member {
+    /// The number of this node.
+    pub fn node(&self) -> u32 {
+        self.lock.id()
+    }
+
+    /// The folder of the bus.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Whether a node lives. `false` only on the kernel's word.
+    pub fn is_alive(&self, node: u32) -> bool {
+        self.lock.is_alive(node)
+    }
+
+    /// The process of a node.
+    pub fn pid_of(&self, node: u32) -> Option<u32> {
+        self.table.pid_of(node)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if !self.lock.is_inherited() {
+            self.table.leave(&self.lock);
+        }
+    }
+}
+
+/// A number that no other bus or topic has, for all practical purposes.
+pub fn new_identity() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The keys of `RandomState` come from the operating system; time and process make up for repeats within it.
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u64(sys::monotonic_ns());
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+/// How to open a bus, where the defaults of [`Bus::open`] do not fit.
+#[derive(Clone, Debug)]
+pub struct BusOptions {
+    mode: u32,
+    create: bool,
+}
+
+impl BusOptions {
+    /// Lets the members of the directory's group use the bus (mode 0770). Topics need `mode(0o660)` as well.
+    pub fn group(mut self) -> Self {
+        self.mode = 0o770;
+        self
+    }
+
+    /// Only opens a bus that exists.
+    pub fn existing(mut self) -> Self {
+        self.create = false;
+        self
+    }
+
+    /// Opens the bus; see [`Bus::open`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bus::open`]; `NotFound` if it has to exist and does not.
+    pub fn open(&self, name_or_path: &str) -> Result<Bus> {
+        let home = Home::find(name_or_path)?;
+        let folder = if self.create {
+            home.open_bus(self.mode, |folder| build(folder, self.mode & 0o660))?.0
+        } else {
+            home.open_existing_bus().map_err(|error| match error.kind() {
+                ErrorKind::NotFound => Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no bus at {}", home.path().display()),
+                ),
+                _ => error,
+            })?
+        };
+        Bus::join(folder)
+    }
+}
+
+/// Makes the control file of a new bus.
+fn build(folder: &Folder, mode: u32) -> Result<()> {
+    let bytes = (SLOTS_AT + NODES_MAX * SLOT_BYTES).next_multiple_of(HEADER_BYTES) as u64;
+    folder.create_file_atomically(CONTROL, bytes, mode, |region| {
+        let mut fields = [0; FIELDS];
+        fields[0] = NODES_MAX as u64;
+        let identity = new_identity();
+        Header { kind: Kind::Bus, file_bytes: bytes, identity, fields }.write(region);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A message bus of the processes of this machine: a directory in shared memory that holds topics.
+///
+/// Opening a bus makes this process a *node* of it. The kernel holds a lock for as long as the node lives; that lock, and
+/// no timeout, is how others know. Cheap to clone; a clone is the same node.
+///
+/// # `fork`
+///
+/// A child made by `fork` without `exec` inherits handles that do not work: every operation on them says `Forked`, and
+/// dropping them touches nothing. Open the bus again in the child.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use windlass::{Bus, Raw, Start};
+///
+/// let bus = Bus::anonymous()?; // Bus::open("market")? for processes
+/// let topic = bus.topic::<Raw>("ticks").open()?;
+/// let mut subscriber = topic.subscriber(Start::Latest)?;
+/// let mut publisher = topic.publisher()?;
+/// publisher.publish(b"101.25")?;
+/// assert_eq!(subscriber.try_recv()?.map(|message| message.bytes().to_vec()), Some(b"101.25".to_vec()));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Bus {
+    member: Arc<Member>,
+}
+
+impl Bus {
+    /// Opens the bus of that name or path, creating it if it does not exist.
+    ///
+    /// A name (letters, digits, `.`, `_`, `-`) lies under `/dev/shm/windlass-<uid>/`, which belongs to this user alone,
+    /// or under the directory that the variable `WINDLASS_ROOT` names. Anything with a `/` is a path, whose parent must
+    /// exist.
+    ///
+    /// # Errors
+    ///
+    /// `Permission` if the directory belongs to somebody else or is open to others, `Mismatch` if the bus was made by
+    /// another version, `NoSpace`, `Limit`, `Corrupt`.
+    pub fn open(name_or_path: &str) -> Result<Self> {
+        Self::options().open(name_or_path)
+    }
+
+    /// How to open a bus otherwise than by default.
+    pub fn options() -> BusOptions {
+        BusOptions { mode: 0o700, create: true }
+    }
+
+    /// A bus in the memory of this process, for its threads and for tests: the same API, no files.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace` if there is no memory, or no descriptor left.
+    pub fn anonymous() -> Result<Self> {
+        let (folder, _) = Home::anonymous().open_bus(0o700, |folder| build(folder, 0o600))?;
+        Self::join(folder)
+    }
+
+    fn join(folder: Folder) -> Result<Self> {
+        let what = format!("{folder}/{CONTROL}");
+        let file = folder.open_file(CONTROL, Access::Write)?;
+        let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        let region = map::map(&file, &what, Access::Write, len)?;
+        let header = Header::read(&region, Kind::Bus, &what)?;
+        let slots = header.fields[0];
+        if slots == 0 || slots > NODES_MAX as u64 {
+            return Err(Error::corrupt(&what, "its number of nodes", slots, NODES_MAX));
+        }
+        let table = NodeTable::new(region, COUNTER_AT, SLOTS_AT, slots as usize)?;
+        let id = table.draw_id()?;
+        let lock = NodeLock::acquire(|| folder.open_file(CONTROL, Access::Write), id)?;
+        table.join(&lock, std::process::id())?;
+        Ok(Self { member: Arc::new(Member { folder, lock, table }) })
+    }
+
+    /// Names a topic of this bus, to create or open it. `T` is [`Raw`](crate::Raw) for bytes or the `Owned` type of a
+    /// Cap'n Proto struct.
+    pub fn topic<T: Payload>(&self, name: &str) -> TopicBuilder<T> {
+        TopicBuilder::new(self.member.clone(), name)
+    }
+
+    /// The names of all topics, in order.
+    pub fn topics(&self) -> Result<Vec<String>> {
+        self.member.folder().folders(".topic")
+    }
+
+    /// Looks at a topic without taking part in it: options, members, lag, counters.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such topic; `Corrupt` if it is damaged.
+    pub fn inspect(&self, topic: &str) -> Result<TopicInfo> {
+        inspect(&*self.open_core(topic, Access::Read)?)
+    }
+
+    fn open_core(&self, topic: &str, access: Access) -> Result<Arc<Core>> {
+        crate::shm::home::check_name("topic", topic)?;
+        let folder = self.member.folder();
+        let opened =
+            folder.open_folder(&format!("{topic}.topic")).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    Error::new(ErrorKind::NotFound, format!("bus {folder} has no topic {topic}"))
+                }
+                _ => error,
+            })?;
+        Core::open(topic, opened, self.member.clone(), access)
+    }
+
+    /// Removes a topic with everything in it. Its name is free at once; processes that have it open keep what they have
+    /// until they let go, but meet nobody new.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such topic.
+    pub fn remove_topic(&self, topic: &str) -> Result<()> {
+        crate::shm::home::check_name("topic", topic)?;
+        self.member.folder().remove_folder(&format!("{topic}.topic"))
+    }
+
+    /// Removes the bus of that name or path with everything in it; see [`remove_topic`](Self::remove_topic).
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such bus.
+    pub fn remove(name_or_path: &str) -> Result<()> {
+        Home::find(name_or_path)?.remove_bus()
+    }
+
+    /// Repairs now what the dead left in every topic: nobody needs to call this, because whoever is hindered repairs
+    /// by itself.
+    ///
+    /// # Errors
+    ///
+    /// The first topic that cannot be opened or is damaged; what could be repaired is.
+    pub fn repair(&self) -> Result<RepairReport> {
+        let mut report =
+            RepairReport { nodes: self.member.table.reap(&self.member.lock), ..Default::default() };
+        report.temporaries = self.member.folder().sweep_temporaries();
+        let mut failed = None;
+        for topic in self.topics()? {
+            let repaired = self.open_core(&topic, Access::Write).and_then(|core| repair(&core));
+            match repaired {
+                Ok((subscribers, lanes)) => {
+                    report.subscribers += subscribers;
+                    report.lanes += lanes;
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(report), Err)
+    }
+
+    /// Where the bus is.
+    pub fn path(&self) -> PathBuf {
+        self.member.folder().path().to_owned()
+    }
+
+    /// The number of this node.
+    pub fn node(&self) -> u32 {
+        self.member.node()
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("path", &self.path()).field("node", &self.node()).finish()
+    }
+}
+
+/// What [`Bus::repair`] found and repaired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Entries of dead nodes in the node table.
+    pub nodes: usize,
+    /// Subscriber slots of dead nodes.
+    pub subscribers: usize,
+    /// Lanes that dead publishers left, completed and given back.
+    pub lanes: usize,
+    /// Half-built files and directories.
+    pub temporaries: usize,
+}

@@ -1,0 +1,73 @@
+//! Every bound of windlass, with the reason for its value.
+
+/// Bytes of a header page: the static part of every shared file, so that data begins on a page.
+pub const HEADER_BYTES: usize = 4096;
+
+/// Words that different processes write are this far apart: two cache lines, because the adjacent-line prefetcher
+/// of current processors moves lines in pairs.
+pub const LINE: usize = if cfg!(windlass_loom) { 64 } else { 128 };
+
+/// Smallest segment: a page. A smaller one would roll more often than it carries messages.
+pub const SEGMENT_BYTES_MIN: u64 = 4096;
+
+/// Largest segment: the length of a frame is 32 bits wide, and a segment is reserved as a whole.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Default segment: eight of them fit the last-level cache of a small machine.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// Fewest segments of a lane: one that is written while another is read.
+pub const SEGMENTS_MIN: u32 = 2;
+
+/// Most segments of a lane: the mapping table must fit the header page of the lane.
+pub const SEGMENTS_MAX: u32 = 256;
+
+/// Default number of segments of a lane.
+pub const SEGMENTS_DEFAULT: u32 = 8;
+
+/// Most publishers of a topic: the lane number of an order entry is seven bits wide; 64 keeps the gates of a
+/// subscriber in a few cache lines.
+pub const PUBLISHERS_MAX: u32 = 64;
+
+/// Default number of publishers that a topic has room for.
+pub const PUBLISHERS_DEFAULT: u32 = 8;
+
+/// Most subscribers of a topic: a publisher scans them once per segment.
+pub const SUBSCRIBERS_MAX: u32 = 1024;
+
+/// Default number of subscribers that a topic has room for.
+pub const SUBSCRIBERS_DEFAULT: u32 = 64;
+
+/// Fewest slots of an order log: every publisher may hold one message that is not yet appended.
+pub const ORDER_SLOTS_MIN: u64 = 256;
+
+/// Most slots of an order log: one gibibyte of them.
+pub const ORDER_SLOTS_MAX: u64 = 1 << 27;
+
+/// Default number of slots of an order log: one mebibyte.
+pub const ORDER_SLOTS_DEFAULT: u64 = 1 << 17;
+
+/// Largest control file. A larger one means options that nobody meant.
+pub const CONTROL_BYTES_MAX: u64 = 256 << 20;
+
+/// Largest schema that a topic stores.
+pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
+
+/// Nodes that a bus has room for.
+pub const NODES_MAX: usize = 1024;
+
+/// A sleeper looks again after this long, whatever happened to the process that should have woken it.
+pub const SLEEP_MS_MAX: u64 = 50;
+
+/// Bytes that a publisher keeps zeroed ahead of its position. Enough that a burst of small messages does not stop to
+/// clean, little enough that the lines are still in the first-level cache when they are written.
+pub const CLEAN_AHEAD_BYTES: usize = if cfg!(windlass_loom) { 8 } else { 4096 };
+
+/// Messages after which a subscriber publishes its cursor even if it stays in the segment.
+pub const CURSOR_EVERY: u32 = 64;
+
+const _: () = assert!(HEADER_BYTES as u64 <= SEGMENT_BYTES_MIN);
+const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
+const _: () = assert!(PUBLISHERS_MAX <= 127);
+const _: () = assert!(ORDER_SLOTS_MIN >= 2 * PUBLISHERS_MAX as u64);
+const _: () = assert!(SEGMENTS_MAX as usize * 8 + 1024 <= HEADER_BYTES);

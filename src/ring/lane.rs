@@ -1,0 +1,289 @@
+//! A lane: the segments that one publisher writes, and the table that says where each logical one is.
+//!
+//! ```text
+//!   logical   …  n-2      n-1       n         n+1
+//!   table     retired   phys 3    phys 0       —          newest = n
+//!                          │        │
+//!   segment   │first seq│logical+1│ frame │ frame │ … │ NEXT │        frame = header word, payload, padding to 8
+//! ```
+//!
+//! # Invariants
+//!
+//! * `I1` — At most one process writes: the holder of the lane's lease.
+//! * `I2` — The table maps the logical segments `oldest..=newest`, one after the other, to different physical ones.
+//! * `I3` — Every committed frame is followed, in its segment, by a header word: a frame, `NEXT`, or zero.
+//! * `I4` — A physical segment is written only if no entry that is not retired names it and nobody pins it.
+//!
+//! # Orderings
+//!
+//! | edge     | `Release` store                     | `Acquire` load                  | hands over                     |
+//! |----------|-------------------------------------|---------------------------------|--------------------------------|
+//! | `COMMIT` | a header word, in `Writer::commit`  | header word, in `Reader::poll`  | the payload, to every reader   |
+//! | `MAP`    | a table entry, in `Writer::roll`    | table entry, in `Reader::enter` | the prologue of the segment    |
+//! | `NEWEST` | `newest`, in `Writer::roll`         | `newest`, when joining          | the table entry                |
+//! | `FLOOR`  | `floor`, before the gates are scanned | `floor`, when joining         | see `JOIN` in `slots`          |
+//!
+//! The `PIN` edge is described in [`pins`](super::pins).
+
+#![allow(unsafe_code)]
+
+use crate::layout::entry::Entry;
+use crate::layout::frame::{self, Head, PROLOGUE, WORD};
+use crate::layout::lane as layout;
+use crate::ring::pins::Pins;
+use crate::shm::place::Region;
+use crate::sync::{AtomicU64, Ordering::*};
+
+/// A value in the lane's shared words that no publisher writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrupt;
+
+/// The shared words and segments of one lane, seen by its writer or by a reader.
+#[derive(Clone)]
+pub struct Lane {
+    data: Region,
+    pins: Pins,
+    index: usize,
+    segments: usize,
+    segment_bytes: usize,
+    segments_at: usize,
+    table_mask: u64,
+}
+
+impl Lane {
+    /// Lane `index` with its file in `data`, whose length the caller has checked against the geometry.
+    pub fn new(
+        data: Region,
+        pins: Pins,
+        index: usize,
+        segments: usize,
+        segment_bytes: usize,
+    ) -> Self {
+        assert!(data.len() as u64 >= layout::file_bytes(segments, segment_bytes));
+        Self {
+            data,
+            pins,
+            index,
+            segments,
+            segment_bytes,
+            segments_at: layout::segments_at(segments),
+            table_mask: layout::table_len(segments) as u64 - 1,
+        }
+    }
+
+    /// Maps logical segment 0 in a zeroed lane file that nobody else sees yet.
+    pub fn init(&self) {
+        let base = self.base_of(0);
+        self.word(base + WORD).store(1, Relaxed);
+        self.entry_word(0).store(Entry::new(0, 0).0, Relaxed);
+    }
+
+    /// The number of this lane in its topic.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The number of physical segments.
+    pub fn segments(&self) -> usize {
+        self.segments
+    }
+
+    /// Bytes of a segment, a power of two.
+    #[inline]
+    pub fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+
+    /// The pin counters of the topic.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The file of this lane.
+    pub fn data(&self) -> &Region {
+        &self.data
+    }
+
+    /// The position of byte `at` of logical segment `logical`.
+    #[inline]
+    pub fn position(&self, logical: u64, at: usize) -> u64 {
+        logical * self.segment_bytes as u64 + at as u64
+    }
+
+    /// The logical segment that holds `position`.
+    pub fn logical_of(&self, position: u64) -> u64 {
+        position / self.segment_bytes as u64
+    }
+
+    /// The offset of `position` in its segment.
+    pub fn offset_of(&self, position: u64) -> usize {
+        (position % self.segment_bytes as u64) as usize
+    }
+
+    /// Where physical segment `physical` begins in the file.
+    #[inline]
+    pub(super) fn base_of(&self, physical: usize) -> usize {
+        debug_assert!(physical < self.segments);
+        self.segments_at + physical * self.segment_bytes
+    }
+
+    #[inline]
+    pub(super) fn word(&self, offset: usize) -> &AtomicU64 {
+        self.data.word(offset)
+    }
+
+    pub(super) fn entry_word(&self, logical: u64) -> &AtomicU64 {
+        self.word(layout::TABLE_AT + (logical & self.table_mask) as usize * 8)
+    }
+
+    /// The table entry for `logical`, with its physical segment checked.
+    pub(super) fn entry(&self, logical: u64) -> Result<Entry, Corrupt> {
+        // MAP: pairs with the store in `Writer::roll`.
+        let entry = Entry(self.entry_word(logical).load(Acquire));
+        if entry.physical() >= self.segments {
+            return Err(Corrupt);
+        }
+        Ok(entry)
+    }
+
+    /// Logical number of the newest mapped segment.
+    pub fn newest(&self) -> u64 {
+        // NEWEST: pairs with the store in `Writer::roll`.
+        self.word(layout::NEWEST_AT).load(Acquire) & (u64::MAX >> 17)
+    }
+
+    pub(super) fn set_newest(&self, logical: u64) {
+        // NEWEST: pairs with `newest`.
+        self.word(layout::NEWEST_AT).store(logical, Release);
+    }
+
+    /// Oldest logical segment that a newcomer may start in.
+    pub fn floor(&self) -> u64 {
+        // FLOOR: pairs with `set_floor`; the fences of JOIN do the rest.
+        self.word(layout::FLOOR_AT).load(Acquire) & (u64::MAX >> 17)
+    }
+
+    pub(super) fn set_floor(&self, logical: u64) {
+        // FLOOR: pairs with `floor`.
+        self.word(layout::FLOOR_AT).store(logical, Release);
+    }
+
+    /// Reads the header word at byte `at` of the segment at `base`, checked against the end of the segment.
+    ///
+    /// `Head::Frame` means that the frame and the header word behind it lie inside the segment.
+    #[inline]
+    pub(super) fn head(&self, base: usize, at: usize, sequence: u64) -> Head {
+        // COMMIT: pairs with the store in `Writer::commit`.
+        let word = self.word(base + at).load(Acquire);
+        match frame::head(word, sequence) {
+            Head::Frame(len) if at + frame::frame_bytes(len) + WORD > self.segment_bytes => {
+                Head::Bad
+            }
+            head => head,
+        }
+    }
+
+    /// Checks the prologue of the segment at `base` and returns its first sequence.
+    pub(super) fn first_sequence(&self, base: usize, logical: u64) -> Result<u64, Corrupt> {
+        // Relaxed: behind the MAP edge, and the segment is pinned or the reader checks the mapping again.
+        if self.word(base + WORD).load(Relaxed) != logical + 1 {
+            return Err(Corrupt);
+        }
+        Ok(self.word(base).load(Relaxed))
+    }
+
+    /// Follows the committed headers of a segment from byte `at` until `stop` or the end of what is committed.
+    ///
+    /// Returns where it stands, the sequence due there, and what it found there.
+    pub(super) fn walk(
+        &self,
+        base: usize,
+        mut at: usize,
+        mut sequence: u64,
+        stop: impl Fn(usize, u64) -> bool,
+    ) -> Result<(usize, u64, Head), Corrupt> {
+        loop {
+            match self.head(base, at, sequence) {
+                Head::Bad => return Err(Corrupt),
+                Head::Frame(len) if !stop(at, sequence) => {
+                    at += frame::frame_bytes(len);
+                    sequence += 1;
+                }
+                head => return Ok((at, sequence, head)),
+            }
+        }
+    }
+
+    /// Sequence that is due next, read without a pin by somebody who only looks: `None` if it was overtaken.
+    pub fn look_at_tail(&self) -> Option<(u64, u64)> {
+        let logical = self.newest();
+        let entry = self.entry(logical).ok()?;
+        if !entry.maps(logical) {
+            return None;
+        }
+        let base = self.base_of(entry.physical());
+        let first = self.first_sequence(base, logical).ok()?;
+        let (at, sequence, _) = self.walk(base, PROLOGUE, first, |_, _| false).ok()?;
+        (self.entry(logical).ok()? == entry).then_some((sequence, self.position(logical, at)))
+    }
+
+    /// First sequence of the oldest segment a newcomer may start in, without a pin.
+    pub fn look_at_floor(&self) -> Option<u64> {
+        let logical = self.floor();
+        let entry = self.entry(logical).ok()?;
+        if !entry.maps(logical) {
+            return None;
+        }
+        let first = self.first_sequence(self.base_of(entry.physical()), logical).ok()?;
+        (self.entry(logical).ok()? == entry).then_some(first)
+    }
+
+    /// A statistics word of the lane's header page.
+    pub fn counter(&self, at: usize) -> u64 {
+        // Relaxed: statistics.
+        self.word(at).load(Relaxed)
+    }
+
+    /// Raises a statistics word. Only the writer.
+    pub(super) fn count(&self, at: usize) {
+        // Relaxed: statistics with a single writer.
+        let word = self.word(at);
+        word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+}
+
+#[cfg(not(windlass_loom))]
+impl Lane {
+    /// The payload bytes of a committed frame, as `Reader::poll` found it, in a segment that the caller keeps pinned.
+    #[inline]
+    pub fn payload(&self, offset: usize, len: usize) -> &[u8] {
+        // SAFETY: contract 4: a reader calls this between COMMIT and its unpin; committed bytes do not change.
+        unsafe { self.data.bytes(offset, len) }
+    }
+
+    /// Bytes of the uncommitted space of the writer's own segment.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub(super) fn space(&self, offset: usize, len: usize) -> &mut [u8] {
+        // SAFETY: contract 4 and `I1`, `I4`: only the lease holder calls this, for bytes behind its position in a
+        // segment that it took; readers look no further than the header word at its position.
+        unsafe { self.data.bytes_mut(offset, len) }
+    }
+
+    /// Zeroes bytes of the uncommitted space.
+    #[inline]
+    pub(super) fn zero(&self, offset: usize, len: usize) {
+        self.space(offset, len).fill(0);
+    }
+}
+
+#[cfg(windlass_loom)]
+impl Lane {
+    pub(super) fn zero(&self, offset: usize, len: usize) {
+        for at in (offset..offset + len).step_by(8) {
+            // Relaxed: as plain bytes in a mapping.
+            self.word(at).store(0, Relaxed);
+            self.data.set_payload(at, 0);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The lock-free algorithms. They never block, allocate, or make a system call, and cannot tell a mapped file from the
+//! memory of a model.
+
+pub mod lane;
+pub mod order;
+pub mod pins;
+pub mod reader;
+pub mod recycle;
+pub mod slots;
+pub mod wake;
+pub mod writer;

@@ -1,0 +1,228 @@
+//! The order log: one total order over the messages of all lanes of a topic.
+//!
+//! Appending is **one compare-and-swap of the slot itself**. The tail is a hint that anyone may advance, so there is no
+//! state in which a place is claimed and empty, and no process can die inside one.
+//!
+//! # Invariants
+//!
+//! * `I1` — Place `s` is written once in its lap, by a swap from exactly the word of the lap before.
+//! * `I2` — `tail` never passes a place that is not taken.
+//! * `I3` — `ordered[lane]` covers a frame before `tail` passes the frame's place.
+//! * `I4` — `floor` is above a place before that place is overwritten.
+//!
+//! # Orderings
+//!
+//! | edge      | `Release`                              | `Acquire`                          | hands over               |
+//! |-----------|----------------------------------------|------------------------------------|--------------------------|
+//! | `ORDER`   | swap of a slot in `append`             | slot load in `read` and `append`   | the committed frame      |
+//! | `TAIL`    | swap of `tail` in `finish`             | tail load in `append`              | `ordered` of that frame  |
+//! | `COVERED` | `fetch_max` of `ordered` in `finish`   | load of `ordered` in `append`      | "this frame is in"       |
+//! | `LAPPED`  | `fetch_max` of `floor` in `append`     | floor load in `read`               | "the place may be lost"  |
+//!
+//! # If a process dies
+//!
+//! Before the swap: its frame is in its lane and not in the log; whoever takes the lane's lease appends it, once. After
+//! the swap: whoever appends next finishes the place. Checked by `loom-tests/tests/order.rs`.
+//!
+//! The one-word append with a helped tail follows the idea of the Michael and Scott queue (PODC 1996).
+
+use crate::layout::order::{self as layout, Place};
+use crate::ring::slots::{Obstacle, Slots};
+use crate::shm::place::Region;
+use crate::sync::{fence, AtomicU64, Ordering::*};
+
+/// The order log of a topic.
+#[derive(Clone)]
+pub struct Order {
+    region: Region,
+    slots: u64,
+    slots_at: usize,
+    lanes: usize,
+}
+
+/// What lies at a place of the order log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing yet.
+    Empty,
+    /// It may have been overwritten: the floor is above it.
+    Lapped,
+    /// The frame that has this place.
+    Place(Place),
+    /// A lane that does not exist.
+    Corrupt,
+}
+
+impl Order {
+    /// The order log in `region`, with `slots` (a power of two) places for `lanes` lanes.
+    pub fn new(region: Region, slots: u64, lanes: usize) -> Self {
+        assert!(slots.is_power_of_two());
+        assert!(region.len() as u64 >= layout::file_bytes(lanes, slots));
+        Self { region, slots, slots_at: layout::slots_at(lanes), lanes }
+    }
+
+    fn slot(&self, index: u64) -> &AtomicU64 {
+        self.region.word(self.slots_at + (index & (self.slots - 1)) as usize * 8)
+    }
+
+    fn tail_word(&self) -> &AtomicU64 {
+        self.region.word(layout::TAIL_AT)
+    }
+
+    fn floor_word(&self) -> &AtomicU64 {
+        self.region.word(layout::FLOOR_AT)
+    }
+
+    fn ordered_word(&self, lane: usize) -> &AtomicU64 {
+        self.region.word(layout::ORDERED_AT + lane * 8)
+    }
+
+    /// The next place, or one that is already taken but not yet counted.
+    pub fn tail(&self) -> u64 {
+        // TAIL: pairs with `finish`.
+        self.tail_word().load(Acquire)
+    }
+
+    /// The first place that is certainly there.
+    pub fn floor(&self) -> u64 {
+        // LAPPED: pairs with the `fetch_max` in `append` and `reserve`.
+        self.floor_word().load(Acquire)
+    }
+
+    /// The position in `lane` below which every frame is in the log.
+    pub fn ordered(&self, lane: usize) -> u64 {
+        // COVERED: pairs with `finish`.
+        self.ordered_word(lane).load(Acquire)
+    }
+
+    /// Makes sure that the next messages of all publishers have places that no subscriber still needs.
+    ///
+    /// Every publisher calls this before it builds a message, and has at most one message that is not appended. So
+    /// room for one message of each, counted from the tail, is room for this one whenever it comes. `permitted` is
+    /// what this publisher found out before: the index below which nobody needs anything.
+    pub fn reserve(
+        &self,
+        slots: &Slots,
+        reliable: bool,
+        permitted: &mut u64,
+    ) -> Result<(), Obstacle> {
+        let needed = (self.tail() + 1 + self.lanes as u64).saturating_sub(self.slots);
+        if needed <= *permitted {
+            return Ok(());
+        }
+        // Ahead by a piece of the ring, so that the fence and the scan are paid once per piece.
+        let mut wanted = needed + self.slots / 16;
+        if reliable {
+            // A look before the floor moves: newcomers should get whatever is kept for somebody anyway.
+            let slowest = slots.slowest_in_order(wanted);
+            if let Some(obstacle) = slowest.filter(|slowest| slowest.at < needed) {
+                return Err(obstacle);
+            }
+            wanted = slowest.map_or(wanted, |slowest| slowest.at);
+        }
+        step!("order.floor");
+        // LAPPED: pairs with `floor`.
+        self.floor_word().fetch_max(wanted, AcqRel);
+        if reliable {
+            // JOIN: pairs with the fence in `Slots::establish`.
+            fence(SeqCst);
+            if let Some(obstacle) = slots.slowest_in_order(wanted) {
+                if obstacle.at < needed {
+                    return Err(obstacle);
+                }
+                wanted = obstacle.at;
+            }
+        }
+        *permitted = wanted;
+        Ok(())
+    }
+
+    /// Appends a committed frame, unless it is in the log already; returns its place if this call put it there.
+    ///
+    /// The publisher and whoever repairs after it go through this one routine.
+    pub fn append(&self, place: Place) -> Option<u64> {
+        loop {
+            let index = self.tail();
+            // ORDER: pairs with the swap below.
+            let word = self.slot(index).load(Acquire);
+            step!("order.covered");
+            if self.ordered(place.lane) > place.position {
+                return None;
+            }
+            // The word belongs to `index` only if the tail has not moved: one lap bit cannot tell two laps apart.
+            if self.tail() != index {
+                continue;
+            }
+            if layout::is_taken(word, index, self.slots) {
+                self.finish(index, word);
+                continue;
+            }
+            self.raise_floor(index);
+            step!("order.swap");
+            let mine = layout::pack(place, index, self.slots);
+            // ORDER: pairs with the load above and in `read`.
+            if self.slot(index).compare_exchange(word, mine, AcqRel, Relaxed).is_ok() {
+                self.finish(index, mine);
+                return Some(index);
+            }
+        }
+    }
+
+    /// Raises the floor above the place that `index` overwrites.
+    fn raise_floor(&self, index: u64) {
+        let floor = (index + 1).saturating_sub(self.slots);
+        if self.floor() < floor {
+            step!("order.lap");
+            // LAPPED: pairs with the load in `read`.
+            self.floor_word().fetch_max(floor, AcqRel);
+        }
+    }
+
+    /// Does what is left to do for a taken place, in this order: the lane's counter, then the tail.
+    fn finish(&self, index: u64, word: u64) {
+        let place = layout::unpack(word);
+        if place.lane < self.lanes {
+            step!("order.cover");
+            // COVERED: pairs with `ordered`.
+            self.ordered_word(place.lane).fetch_max(place.position + 8, AcqRel);
+        }
+        step!("order.tail");
+        // TAIL: pairs with `tail`. Failing means that somebody else advanced it.
+        let _ = self.tail_word().compare_exchange(index, index + 1, AcqRel, Relaxed);
+    }
+
+    /// Finishes the place at the tail if a publisher died in between, so that `ordered` can be believed.
+    pub fn settle(&self) {
+        loop {
+            let index = self.tail();
+            // ORDER: pairs with the swap in `append`.
+            let word = self.slot(index).load(Acquire);
+            if self.tail() != index {
+                continue;
+            }
+            if !layout::is_taken(word, index, self.slots) {
+                return;
+            }
+            self.finish(index, word);
+        }
+    }
+
+    /// Looks at a place.
+    #[inline]
+    pub fn read(&self, index: u64) -> Found {
+        // ORDER: pairs with the swap in `append`.
+        let word = self.slot(index).load(Acquire);
+        // After the slot: an overwriter raises the floor before it swaps.
+        if self.floor() > index {
+            return Found::Lapped;
+        }
+        if !layout::is_taken(word, index, self.slots) {
+            return Found::Empty;
+        }
+        let place = layout::unpack(word);
+        if place.lane >= self.lanes {
+            return Found::Corrupt;
+        }
+        Found::Place(place)
+    }
+}

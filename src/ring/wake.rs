@@ -1,0 +1,147 @@
+//! Waking sleepers without a fence in publish.
+//!
+//! A publisher looks at one word, the *hint*, after each commit. As long as nobody sleeps it stays zero and in every
+//! publisher's cache. The sleeper pays: it makes every publisher pass a barrier before it looks for the last time.
+//!
+//! # Invariants
+//!
+//! * `I1` — A sleeper's flag is set before the hint, and the hint before the barrier.
+//! * `I2` — The hint is withdrawn only by a publisher that finds nobody's flag set, and is put back by the same
+//!   publisher, behind a barrier, if somebody's flag was set meanwhile.
+//! * `I3` — A sleep is bounded: a publisher that is killed between commit and wake delays nobody for good.
+//!
+//! # Orderings
+//!
+//! | edge    | sleeper                                             | publisher                                  |
+//! |---------|-----------------------------------------------------|--------------------------------------------|
+//! | `SLEEP` | hint, **barrier**, look at the lanes                | commit, load hint                          |
+//! | `HINT`  | `Release` set of the hint                           | `Acquire` withdrawal, then the flags again |
+//! | `WAKE`  | `Acquire` load of the wake word, look, wait on it   | `Release` add to the wake word, wake all   |
+//!
+//! `SLEEP` is the store-load litmus with an asymmetric barrier (`membarrier`, global expedited): publishers registered
+//! for it pass a full barrier while the sleeper waits for the call to return. If a process cannot have it, the bit
+//! [`FENCE`] of the hint makes every publisher fence instead. Checked by `loom-tests/tests/wake.rs`.
+
+use crate::ring::slots::Slots;
+use crate::shm::place::Region;
+use crate::sync::{fence, AtomicU32, AtomicU64, Ordering::*};
+
+/// Somebody may be asleep.
+pub const SLEEPERS: u64 = 1;
+/// Publishers fence after each commit.
+pub const FENCE: u64 = 2;
+
+/// The words through which the publishers of a topic wake its subscribers.
+#[derive(Clone)]
+pub struct Bell {
+    region: Region,
+    hint_at: usize,
+    wake_at: usize,
+}
+
+/// What a publisher that saw the hint has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// Nothing: nobody sleeps.
+    Nobody,
+    /// [`Bell::wake`], then wake the futex.
+    Wake,
+    /// Pass a barrier, then as for `Wake`: the hint was gone for a moment.
+    BarrierThenWake,
+}
+
+impl Bell {
+    /// The bell whose hint is at `hint_at` and whose futex word is at `wake_at`.
+    pub fn new(region: Region, hint_at: usize, wake_at: usize) -> Self {
+        Self { region, hint_at, wake_at }
+    }
+
+    #[inline]
+    fn hint(&self) -> &AtomicU64 {
+        self.region.word(self.hint_at)
+    }
+
+    /// The futex word.
+    pub fn futex(&self) -> &AtomicU32 {
+        self.region.half(self.wake_at)
+    }
+
+    /// Publisher, after a commit: whether [`ring`](Self::ring) has to be called.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        // SLEEP: the sleeper's barrier stands for a fence here; the compiler must not move the load up.
+        #[cfg(not(windlass_loom))]
+        std::sync::atomic::compiler_fence(SeqCst);
+        #[cfg(windlass_loom)]
+        fence(SeqCst);
+        // Relaxed: see SLEEP.
+        self.hint().load(Relaxed) != 0
+    }
+
+    /// Publisher: decides what the hint asks for.
+    pub fn ring(&self, slots: &Slots) -> Ring {
+        // Relaxed: the bit never goes away.
+        if self.hint().load(Relaxed) & FENCE != 0 {
+            // SLEEP: without the asymmetric barrier both sides fence.
+            fence(SeqCst);
+            if self.hint().load(Relaxed) & SLEEPERS == 0 {
+                return Ring::Nobody;
+            }
+        }
+        if Self::anybody_sleeps(slots) {
+            return Ring::Wake;
+        }
+        step!("wake.withdraw");
+        // HINT: pairs with `announce`; a flag set before the hint that this replaces is seen below.
+        self.hint().fetch_and(!SLEEPERS, AcqRel);
+        step!("wake.again");
+        if !Self::anybody_sleeps(slots) {
+            return Ring::Nobody;
+        }
+        self.hint().fetch_or(SLEEPERS, Release);
+        Ring::BarrierThenWake
+    }
+
+    fn anybody_sleeps(slots: &Slots) -> bool {
+        (0..slots.high()).any(|slot| slots.is_sleeping(slot))
+    }
+
+    /// Publisher: changes the word that sleepers wait on.
+    pub fn wake(&self) {
+        step!("wake.word");
+        // WAKE: pairs with `ticket`.
+        self.futex().fetch_add(1, Release);
+    }
+
+    /// Sleeper: says that it is about to sleep. A barrier and a last look follow.
+    pub fn announce(&self, slots: &Slots, slot: usize) {
+        slots.set_sleeping(slot, true);
+        step!("sleep.hint");
+        // HINT: pairs with the withdrawal in `ring`.
+        self.hint().fetch_or(SLEEPERS, Release);
+        step!("sleep.barrier");
+    }
+
+    /// Sleeper, after the barrier and before the last look: the value to wait on.
+    pub fn ticket(&self) -> u32 {
+        // WAKE: pairs with `wake`.
+        self.futex().load(Acquire)
+    }
+
+    /// Sleeper: awake again.
+    pub fn rise(&self, slots: &Slots, slot: usize) {
+        step!("sleep.rise");
+        slots.set_sleeping(slot, false);
+    }
+
+    /// From now on every publisher fences after each commit, because this process has no asymmetric barrier.
+    pub fn demand_fences(&self) {
+        self.hint().fetch_or(FENCE, AcqRel);
+    }
+
+    /// Whether publishers fence.
+    pub fn is_fenced(&self) -> bool {
+        // Relaxed: the bit never goes away.
+        self.hint().load(Relaxed) & FENCE != 0
+    }
+}

@@ -1,0 +1,293 @@
+//! What all handles of one open topic share within a process.
+
+use crate::bus::Member;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::control::{self, Shape};
+use crate::layout::header::{Header, Kind};
+use crate::layout::owner::{Owner, State};
+use crate::ring::lane::Lane;
+use crate::ring::order::Order;
+use crate::ring::pins::Pins;
+use crate::ring::slots::{Obstacle, Slots};
+use crate::ring::wake::{Bell, Ring};
+use crate::shm::home::Folder;
+use crate::shm::map::{self, Access};
+use crate::shm::place::Region;
+use crate::shm::sys;
+use crate::sync::Ordering::*;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Who blocks a publisher, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// The node that has to act.
+    pub node: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Subscriber slot that is behind or holds the views.
+    pub slot: u32,
+    /// Bytes (on an ordered topic with a full order log: messages) between the subscriber and the publisher.
+    pub lag: u64,
+    /// What it does.
+    pub reason: BlockReason,
+}
+
+/// What a blocker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockReason {
+    /// It has not read the oldest segment yet.
+    Unread,
+    /// It holds views into every segment that could be taken.
+    Views,
+    /// It has not read the oldest place of the order log yet.
+    Order,
+}
+
+/// One open topic.
+pub struct Core {
+    pub name: String,
+    pub folder: Folder,
+    pub member: Arc<Member>,
+    pub shape: Shape,
+    pub identity: u64,
+    pub control: Region,
+    pub slots: Slots,
+    pub pins: Pins,
+    pub bell: Bell,
+    lanes: Mutex<Vec<Option<Lane>>>,
+}
+
+impl Core {
+    /// Opens the control file of the topic in `folder`.
+    pub fn open(
+        name: &str,
+        folder: Folder,
+        member: Arc<Member>,
+        access: Access,
+    ) -> Result<Arc<Self>> {
+        let what = format!("{folder}/control");
+        let file = folder.open_file("control", access)?;
+        let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        let control = map::map(&file, &what, access, len)?;
+        let header = Header::read(&control, Kind::Control, &what)?;
+        let shape = Shape::from_header(&header, &what)?;
+        let (lanes, segments) = (shape.publishers_max as usize, shape.segments as usize);
+        let count = shape.subscribers_max as usize;
+        let pins = Pins::new(control.clone(), shape.pins_at(), lanes, segments, count);
+        let high_at = control::SLOTS_HIGH_AT;
+        let slots = Slots::new(control.clone(), shape.slots_at(), high_at, count, lanes);
+        let bell = Bell::new(control.clone(), control::HINT_AT, control::WAKE_AT);
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            folder,
+            member,
+            shape,
+            identity: header.identity,
+            control,
+            slots,
+            pins,
+            bell,
+            lanes: Mutex::new(vec![None; lanes]),
+        }))
+    }
+
+    /// The schema that the topic stores, checked against its checksum.
+    pub fn schema_bytes(&self) -> Result<Vec<u8>> {
+        let (at, len) = (self.shape.schema_at(), self.shape.schema_bytes as usize);
+        let words = (at..at + len.next_multiple_of(8)).step_by(8);
+        // Relaxed: static since before the file had its name.
+        let mut bytes: Vec<u8> =
+            words.flat_map(|at| self.control.word(at).load(Relaxed).to_le_bytes()).collect();
+        bytes.truncate(len);
+        let crc = crc32fast::hash(&bytes);
+        if crc != self.shape.schema_crc {
+            let what = format!("{}/control", self.folder);
+            return Err(Error::corrupt(what, "the schema checksum", crc, self.shape.schema_crc));
+        }
+        Ok(bytes)
+    }
+
+    /// Who holds the lease of a lane.
+    pub fn lease(&self, lane: usize) -> Owner {
+        // LEASE: pairs with `swap_lease`.
+        Owner(self.control.word(self.shape.lease_at(lane)).load(Acquire))
+    }
+
+    /// Hands the lease of a lane on. False if it is not `from` any more.
+    pub fn swap_lease(&self, lane: usize, from: Owner, to: Owner) -> bool {
+        step!("lease.swap");
+        let word = self.control.word(self.shape.lease_at(lane));
+        // LEASE: everything the last holder wrote is seen by the next one; pairs with `lease`.
+        word.compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Gives the lease of a lane back.
+    pub fn release_lease(&self, lane: usize, owner: Owner) {
+        self.swap_lease(lane, owner, owner.with(State::Free));
+    }
+
+    /// Whether the lane's file exists.
+    pub fn is_born(&self, lane: usize) -> bool {
+        // BORN: pairs with `set_born`.
+        self.control.word(self.shape.born_at(lane)).load(Acquire) != 0
+    }
+
+    /// Says that the lane's file exists.
+    pub fn set_born(&self, lane: usize) {
+        step!("lane.born");
+        // BORN: pairs with `is_born`.
+        self.control.word(self.shape.born_at(lane)).store(1, Release);
+        // BORN: pairs with `born_count`.
+        self.control.word(control::BORN_COUNT_AT).fetch_add(1, Release);
+    }
+
+    /// Changes whenever a lane is born.
+    pub fn born_count(&self) -> u64 {
+        // BORN: pairs with `set_born`.
+        self.control.word(control::BORN_COUNT_AT).load(Acquire)
+    }
+
+    /// Maps the file of a lane that exists.
+    pub fn map_lane(&self, index: usize, access: Access) -> Result<Lane> {
+        let name = lane_file(index);
+        let what = format!("{}/{name}", self.folder);
+        let file = self.folder.open_file(&name, access)?;
+        let expected = self.shape.lane_header(self.identity, index);
+        let region = map::map(&file, &what, access, expected.file_bytes)?;
+        let header = Header::read(&region, Kind::Lane, &what)?;
+        check_header(&header, &expected, &what)?;
+        if self.shape.prefault {
+            map::prefault(&region, 0, region.len(), access);
+        }
+        let (segments, bytes) = (self.shape.segments as usize, self.shape.segment_bytes as usize);
+        Ok(Lane::new(region, self.pins.clone(), index, segments, bytes))
+    }
+
+    /// The read-only mapping of a lane, once its file exists. Mapped once per process.
+    pub fn lane(&self, index: usize) -> Result<Option<Lane>> {
+        if !self.is_born(index) {
+            return Ok(None);
+        }
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes[index].is_none() {
+            lanes[index] = Some(self.map_lane(index, Access::Read)?);
+        }
+        Ok(lanes[index].clone())
+    }
+
+    /// Maps the order log, if the topic has one.
+    pub fn map_order(&self, access: Access) -> Result<Option<Order>> {
+        if !self.shape.ordered {
+            return Ok(None);
+        }
+        let what = format!("{}/order", self.folder);
+        let file = self.folder.open_file("order", access)?;
+        let expected = self.shape.order_header(self.identity);
+        let region = map::map(&file, &what, access, expected.file_bytes)?;
+        let header = Header::read(&region, Kind::Order, &what)?;
+        check_header(&header, &expected, &what)?;
+        let lanes = self.shape.publishers_max as usize;
+        Ok(Some(Order::new(region, self.shape.order_slots, lanes)))
+    }
+
+    /// Whether the topic was closed.
+    pub fn is_closed(&self) -> bool {
+        // CLOSE: pairs with `close`.
+        self.control.word(control::CLOSED_AT).load(Acquire) != 0
+    }
+
+    /// Ends the topic.
+    pub fn close(&self) {
+        // CLOSE: what this process published before is there; pairs with `is_closed`.
+        self.control.word(control::CLOSED_AT).store(1, Release);
+        self.wake_all();
+    }
+
+    /// Adds one to a statistics word of the control file.
+    pub fn count(&self, at: usize) {
+        // Relaxed: statistics.
+        self.control.word(at).fetch_add(1, Relaxed);
+    }
+
+    /// A statistics word of the control file.
+    pub fn counter(&self, at: usize) -> u64 {
+        // Relaxed: statistics.
+        self.control.word(at).load(Relaxed)
+    }
+
+    /// Wakes every subscriber that sleeps, whatever the hint says.
+    pub fn wake_all(&self) {
+        self.bell.wake();
+        sys::futex_wake_all(self.bell.futex());
+    }
+
+    /// Publisher, when the hint is set after a commit.
+    #[cold]
+    pub fn ring(&self) {
+        match self.bell.ring(&self.slots) {
+            Ring::Nobody => return,
+            Ring::Wake => {}
+            Ring::BarrierThenWake => {
+                sys::barrier();
+            }
+        }
+        self.bell.wake();
+        self.count(control::WOKEN_AT);
+        if sys::futex_wake_all(self.bell.futex()) == 0 {
+            self.reap_sleepers();
+        }
+    }
+
+    /// Frees the slots of the dead among those that say they sleep, so that nobody wakes them for ever.
+    fn reap_sleepers(&self) {
+        for slot in 0..self.slots.high() {
+            if self.slots.is_sleeping(slot) {
+                self.reap_if_dead(slot, self.slots.owner(slot));
+            }
+        }
+    }
+
+    /// Frees the slot of `owner` if the kernel says that its node is dead.
+    pub fn reap_if_dead(&self, slot: usize, owner: Owner) -> bool {
+        if owner.is_free() || self.member.is_alive(owner.node()) {
+            return false;
+        }
+        let reaped = self.slots.reap(slot, owner);
+        if reaped {
+            self.count(control::REAPED_AT);
+            tracing::info!(topic = %self.name, slot, node = owner.node(), "freed a dead subscriber");
+        }
+        // Whoever freed it, it does not stand in the way any more.
+        true
+    }
+
+    /// Describes who stands in the way of a publisher at `position`.
+    pub fn blocker(&self, obstacle: Obstacle, lag: u64, reason: BlockReason) -> Blocker {
+        let node = obstacle.owner.node();
+        let pid = self.member.pid_of(node).unwrap_or(0);
+        Blocker { node, pid, slot: obstacle.slot as u32, lag, reason }
+    }
+}
+
+/// The name of a lane's file.
+pub fn lane_file(index: usize) -> String {
+    format!("lane-{index}")
+}
+
+fn check_header(found: &Header, expected: &Header, what: &str) -> Result<()> {
+    if found.identity != expected.identity {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{what} belongs to another topic than the control file beside it"),
+        ));
+    }
+    if found != expected {
+        return Err(Error::corrupt(
+            what,
+            "its geometry",
+            format_args!("{} bytes", found.file_bytes),
+            format_args!("{} bytes, as the control file says", expected.file_bytes),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Joining as a subscriber: a slot, gates in force, and then a place to begin.
+//!
+//! The gates come first. Each is stored at the floor of its lane, and the floor is read again behind a fence; if it moved
+//! meanwhile the gate follows. From then on nothing above the gate is taken back, so the place to begin can be looked
+//! for in peace. Modelled in `loom-tests/tests/join.rs`.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::order::{Found, Order};
+use crate::ring::reader::Reader;
+use crate::ring::slots::{Claimed, Slots};
+use crate::shm::map::Access;
+use crate::shm::sys;
+use crate::topic::core::Core;
+use crate::topic::payload::Payload;
+use crate::topic::subscriber::{Cursor, Start, Subscriber};
+use crate::topic::view::{Hold, SlotLease};
+use std::sync::Arc;
+
+impl<T: Payload> Subscriber<T> {
+    pub(crate) fn join(core: Arc<Core>, start: Start) -> Result<Self> {
+        if !sys::register_barrier() {
+            core.bell.demand_fences();
+        }
+        let claimed = claim(&core)?;
+        // From here on the slot is given back whatever happens.
+        let slot = SlotLease::new(core.clone(), claimed);
+        let order = core.map_order(Access::Read)?;
+        if let Some(order) = &order {
+            Slots::establish(|at| core.slots.set_order_gate(claimed.slot, at), || order.floor());
+        }
+        let born_seen = core.born_count();
+        let mut lanes = Vec::new();
+        for lane in 0..core.shape.publishers_max as usize {
+            if let Some(reader) = gate(&core, claimed.slot, lane)? {
+                let hold = Hold::new(reader.lane().clone(), slot.clone());
+                lanes.push(Cursor { reader, hold });
+            }
+        }
+        let begun = match order {
+            None => begin_in_lanes(&core, &mut lanes, start).map(|()| None),
+            Some(order) => begin_in_order(&core, claimed, &lanes, &order, start)
+                .map(|index| Some((order, index))),
+        };
+        let order = match begun {
+            Ok(order) => order,
+            Err(error) => {
+                lanes.iter_mut().for_each(|cursor| cursor.reader.leave());
+                return Err(error);
+            }
+        };
+        Ok(Self::assemble(core, slot, lanes, order, born_seen))
+    }
+}
+
+/// Takes a free slot, freeing those of the dead if there is none.
+fn claim(core: &Core) -> Result<Claimed> {
+    let node = core.member.node();
+    let try_all =
+        || (0..core.slots.len()).find_map(|slot| core.slots.claim(slot, node, &core.pins));
+    if let Some(claimed) = try_all() {
+        return Ok(claimed);
+    }
+    for slot in 0..core.slots.len() {
+        core.reap_if_dead(slot, core.slots.owner(slot));
+    }
+    try_all().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Limit,
+            format!(
+                "topic {} has room for {} subscribers and all of them live; end one, or create \
+                 the topic with a larger subscribers_max",
+                core.name,
+                core.slots.len()
+            ),
+        )
+    })
+}
+
+/// Puts the gate of a lane in force. A reader inside the oldest segment if the lane exists.
+fn gate(core: &Core, slot: usize, lane: usize) -> Result<Option<Reader>> {
+    loop {
+        if let Some(mapped) = core.lane(lane)? {
+            if core.shape.reliable {
+                let store = |floor| core.slots.set_gate(slot, lane, mapped.position(floor, 0));
+                Slots::establish(store, || mapped.floor());
+            }
+            let mut reader = Reader::new(mapped, slot);
+            reader.seek_oldest().map_err(|_| damaged(core, lane))?;
+            return Ok(Some(reader));
+        }
+        // A lane that is not born yet is gated from its birth on.
+        let store = |_| core.slots.set_gate(slot, lane, 0);
+        if Slots::establish(store, || u64::from(core.is_born(lane))) == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+fn damaged(core: &Core, lane: usize) -> Error {
+    let what = format!("{}/{}", core.folder, super::core::lane_file(lane));
+    Error::corrupt(what, "a table entry or header word", "not one", "a publisher's")
+}
+
+/// Begins in every lane by itself.
+fn begin_in_lanes(core: &Core, lanes: &mut [Cursor], start: Start) -> Result<()> {
+    for cursor in lanes {
+        let reader = &mut cursor.reader;
+        let lane = reader.lane().index();
+        begin_in_lane(core, reader, start)?.map_err(|_| damaged(core, lane))?;
+        if core.shape.reliable {
+            core.slots.set_gate(cursor.hold.slot(), lane, cursor.reader.position());
+        }
+    }
+    Ok(())
+}
+
+type Sought = std::result::Result<(), crate::ring::lane::Corrupt>;
+
+fn begin_in_lane(core: &Core, reader: &mut Reader, start: Start) -> Result<Sought> {
+    let seek = |reader: &mut Reader| -> std::result::Result<bool, crate::ring::lane::Corrupt> {
+        match start {
+            Start::Oldest => Ok(true),
+            Start::Latest => reader.seek_latest().map(|()| true),
+            Start::Last(count) => {
+                let oldest = reader.sequence();
+                reader.seek_latest()?;
+                let wanted = reader.sequence().saturating_sub(count).max(oldest);
+                if !reader.seek_sequence(wanted)? {
+                    reader.seek_oldest()?;
+                }
+                Ok(true)
+            }
+            Start::Sequence(wanted) => reader.seek_sequence(wanted),
+        }
+    };
+    match seek(reader) {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => Err(out_of_range(core, reader, start)),
+        Err(corrupt) => Ok(Err(corrupt)),
+    }
+}
+
+fn out_of_range(core: &Core, reader: &Reader, start: Start) -> Error {
+    let wanted = match start {
+        Start::Sequence(wanted) => wanted,
+        _ => 0,
+    };
+    let lane = reader.lane();
+    let oldest = lane.look_at_floor().unwrap_or(0);
+    let next = lane.look_at_tail().map_or(oldest, |(sequence, _)| sequence);
+    no_such_sequence(&core.name, &format!(" lane {}", lane.index()), wanted, oldest, next)
+}
+
+fn no_such_sequence(topic: &str, lane: &str, wanted: u64, oldest: u64, next: u64) -> Error {
+    Error::new(
+        ErrorKind::OutOfRange,
+        format!(
+            "topic {topic}{lane} has no sequence {wanted}: the oldest retained is {oldest}, \
+             the next to be published is {next}"
+        ),
+    )
+}
+
+/// Begins at a place of the order log, and moves the gates of the lanes to what is read from there on.
+fn begin_in_order(
+    core: &Core,
+    claimed: Claimed,
+    lanes: &[Cursor],
+    order: &Order,
+    start: Start,
+) -> Result<u64> {
+    // Before the tail is looked for: what is covered now lies below it.
+    let covered: Vec<u64> =
+        (0..core.shape.publishers_max as usize).map(|lane| order.ordered(lane)).collect();
+    let tail = tail_of(order);
+    let oldest = oldest_of(order, lanes, tail);
+    let index = match start {
+        Start::Oldest => oldest,
+        Start::Latest => tail,
+        Start::Last(count) => tail.saturating_sub(count).max(oldest),
+        Start::Sequence(wanted) if (oldest..=tail).contains(&wanted) => wanted,
+        Start::Sequence(wanted) => {
+            return Err(no_such_sequence(&core.name, "", wanted, oldest, tail));
+        }
+    };
+    if core.shape.reliable {
+        let mut gates: Vec<Option<u64>> = vec![None; covered.len()];
+        for at in index..tail {
+            if let Found::Place(place) = order.read(at) {
+                gates[place.lane].get_or_insert(place.position);
+            }
+        }
+        for (lane, gate) in gates.into_iter().enumerate() {
+            // A lane without a message from here on is read up to what was covered.
+            core.slots.set_gate(claimed.slot, lane, gate.unwrap_or(covered[lane]));
+        }
+        core.slots.set_order_gate(claimed.slot, index);
+    }
+    Ok(index)
+}
+
+/// The first place that is not taken.
+fn tail_of(order: &Order) -> u64 {
+    let mut tail = order.tail();
+    while !matches!(order.read(tail), Found::Empty) {
+        tail += 1;
+    }
+    tail
+}
+
+/// The first place from which on every frame is still in its lane.
+fn oldest_of(order: &Order, lanes: &[Cursor], tail: u64) -> u64 {
+    let floor_of = |lane: usize| {
+        let cursor = lanes.iter().find(|cursor| cursor.reader.lane().index() == lane);
+        cursor.map_or(0, |cursor| {
+            let lane = cursor.reader.lane();
+            lane.position(lane.floor(), 0)
+        })
+    };
+    let mut floors: Vec<Option<u64>> = vec![None; crate::limits::PUBLISHERS_MAX as usize];
+    let mut oldest = order.floor();
+    for at in oldest..tail {
+        let retained = match order.read(at) {
+            Found::Place(place) => match floors.get_mut(place.lane) {
+                Some(floor) => place.position >= *floor.get_or_insert_with(|| floor_of(place.lane)),
+                None => false,
+            },
+            _ => false,
+        };
+        if !retained {
+            oldest = at + 1;
+        }
+    }
+    oldest
+}

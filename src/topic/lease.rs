@@ -1,0 +1,119 @@
+//! Lanes as leases: who may write one, and what a new holder repairs.
+//!
+//! The lease word of a lane names its holder; the kernel lock of the holder's node is the proof that it lives. Whoever
+//! swaps the word from a dead holder to itself completes a half-done roll and appends what the dead publisher committed
+//! in its lane but not in the order log.
+//!
+//! # Orderings
+//!
+//! | edge    | `Release`                        | `Acquire`             | hands over               |
+//! |---------|----------------------------------|-----------------------|--------------------------|
+//! | `LEASE` | swap of the lease word           | load and swap of it   | the lane                 |
+//! | `BORN`  | store after the lane file's rename | load before mapping | the existence of the file |
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::control;
+use crate::layout::order::Place;
+use crate::layout::owner::{Owner, State};
+use crate::ring::lane::Lane;
+use crate::ring::order::Order;
+use crate::ring::writer::Writer;
+use crate::shm::map::Access;
+use crate::topic::core::{lane_file, Core};
+
+/// A lane that this process may write.
+pub struct Lease {
+    pub writer: Writer,
+    pub order: Option<Order>,
+    pub owner: Owner,
+    pub lane: usize,
+}
+
+/// Takes the first lane that is free or whose holder is dead.
+pub fn acquire(core: &Core) -> Result<Lease> {
+    let me = core.member.node();
+    let lanes = core.shape.publishers_max as usize;
+    let mut holders = Vec::new();
+    for lane in 0..lanes {
+        let seen = core.lease(lane);
+        let dead = !seen.is_free() && !core.member.is_alive(seen.node());
+        if !seen.is_free() && !dead {
+            holders.push(seen.node());
+            continue;
+        }
+        let mine = seen.succeeded_by(me, State::Active);
+        if !core.swap_lease(lane, seen, mine) {
+            holders.push(core.lease(lane).node());
+            continue;
+        }
+        if dead {
+            core.count(control::TAKEN_OVER_AT);
+            tracing::info!(topic = %core.name, lane, node = seen.node(), "took over a dead lane");
+        }
+        return enter(core, lane, mine).inspect_err(|_| core.release_lease(lane, mine));
+    }
+    let pids: Vec<String> = holders
+        .iter()
+        .map(|node| core.member.pid_of(*node).map_or("?".into(), |pid| pid.to_string()))
+        .collect();
+    Err(Error::new(
+        ErrorKind::Limit,
+        format!(
+            "topic {} has room for {lanes} publishers and all of them live (processes {}); \
+             end one, or create the topic with a larger publishers_max",
+            core.name,
+            pids.join(", ")
+        ),
+    ))
+}
+
+/// Takes exactly this lane if its holder is dead, repairs it, and gives it back.
+pub fn repair(core: &Core, lane: usize) -> Result<bool> {
+    let seen = core.lease(lane);
+    if seen.is_free() || core.member.is_alive(seen.node()) {
+        return Ok(false);
+    }
+    let mine = seen.succeeded_by(core.member.node(), State::Active);
+    if !core.swap_lease(lane, seen, mine) {
+        return Ok(false);
+    }
+    core.count(control::TAKEN_OVER_AT);
+    let repaired =
+        if core.is_born(lane) { enter(core, lane, mine).map(|_| true) } else { Ok(true) };
+    core.release_lease(lane, mine);
+    repaired
+}
+
+/// Maps the lane, creating its file if need be, and repairs what the last holder left.
+fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
+    if !core.is_born(lane) {
+        create(core, lane)?;
+    }
+    let damaged = |_| {
+        let what = format!("{}/{}", core.folder, lane_file(lane));
+        Error::corrupt(what, "a table entry or header word", "not one", "a publisher's")
+    };
+    let writer = Writer::recover(core.map_lane(lane, Access::Write)?).map_err(damaged)?;
+    let order = core.map_order(Access::Write)?;
+    if let Some(order) = &order {
+        order.settle();
+        let append = |position| {
+            order.append(Place { lane, position });
+        };
+        writer.positions_from(order.ordered(lane), append).map_err(damaged)?;
+    }
+    Ok(Lease { writer, order, owner, lane })
+}
+
+fn create(core: &Core, lane: usize) -> Result<()> {
+    let header = core.shape.lane_header(core.identity, lane);
+    let (segments, bytes) = (core.shape.segments as usize, core.shape.segment_bytes as usize);
+    let name = lane_file(lane);
+    core.folder.create_file_atomically(&name, header.file_bytes, core.shape.mode, |region| {
+        Lane::new(region.clone(), core.pins.clone(), lane, segments, bytes).init();
+        header.write(region);
+        Ok(())
+    })?;
+    core.set_born(lane);
+    Ok(())
+}

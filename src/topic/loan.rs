@@ -1,0 +1,322 @@
+//! Loans: messages that are being built where they will be read.
+//!
+//! A loan is the space behind the publisher's position. Publishing it is one store; dropping it leaves nothing. Until
+//! then no other process can see it, however long it takes.
+
+#![allow(unsafe_code)]
+
+use crate::message::arena::{Finished, LoanArena};
+use crate::topic::patience::Patience;
+use crate::topic::payload::{Payload, Raw};
+use crate::topic::publisher::{PublishError, Publisher, Receipt};
+use capnp::message::Builder;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// Smallest space of a typed loan, in payload bytes, unless a segment is smaller.
+const LOAN_BYTES_MIN: usize = 256;
+
+/// A message that is being built in shared memory. Dropped = it never existed.
+pub struct Loan<'a, T: Payload> {
+    publisher: &'a mut Publisher<T>,
+    building: T::Building,
+}
+
+/// The space of a raw loan.
+#[derive(Clone, Copy)]
+pub struct Space {
+    len: usize,
+}
+
+/// A typed message under construction.
+pub struct Construction {
+    builder: Option<Builder<LoanArena>>,
+    patience: Patience,
+    dirty: bool,
+}
+
+impl Publisher<Raw> {
+    /// Borrows space for a message of `len` bytes, waiting for room as long as it takes.
+    ///
+    /// The bytes are whatever older messages of this lane left there: write all that you publish.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let bus = windlass::Bus::anonymous()?;
+    /// # let topic = bus.topic::<windlass::Raw>("frames").open()?;
+    /// # let mut subscriber = topic.subscriber(windlass::Start::Latest)?;
+    /// # let mut publisher = topic.publisher()?;
+    /// let mut loan = publisher.loan(1024)?;
+    /// loan[..5].copy_from_slice(b"hello");
+    /// loan.publish_len(5)?; // the rest goes back
+    /// # assert_eq!(subscriber.try_recv()?.unwrap().bytes(), b"hello");
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, Raw>, PublishError> {
+        self.loan_within(len, Patience::Forever)
+    }
+
+    /// Borrows space for a message of `len` bytes if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_publish`](Self::try_publish).
+    #[inline]
+    pub fn try_loan(&mut self, len: usize) -> Result<Loan<'_, Raw>, PublishError> {
+        self.loan_within(len, Patience::Never)
+    }
+
+    /// Borrows space for a message of `len` bytes, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_publish`](Self::try_publish).
+    pub fn loan_timeout(
+        &mut self,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<Loan<'_, Raw>, PublishError> {
+        self.loan_within(len, Patience::within(timeout))
+    }
+
+    #[inline]
+    fn loan_within(
+        &mut self,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Loan<'_, Raw>, PublishError> {
+        self.make_room(len, patience)?;
+        self.write_ahead(len);
+        Ok(Loan { publisher: self, building: Space { len } })
+    }
+}
+
+impl Loan<'_, Raw> {
+    /// Publishes the whole loan.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Corrupt`] if the order log of an ordered topic is damaged.
+    #[inline]
+    pub fn publish(self) -> Result<Receipt, PublishError> {
+        let len = self.building.len;
+        self.publish_len(len)
+    }
+
+    /// Publishes the first `len` bytes and gives the rest back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Panics
+    ///
+    /// If `len` is more than was loaned.
+    #[inline]
+    pub fn publish_len(mut self, len: usize) -> Result<Receipt, PublishError> {
+        let touched = self.building.len;
+        assert!(len <= touched, "published {len} bytes of a loan of {touched}");
+        let receipt = self.publisher.commit(len, touched);
+        // The space behind the position is not this loan's any more.
+        self.building.len = 0;
+        receipt
+    }
+}
+
+impl Deref for Loan<'_, Raw> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.publisher.writer.space_ref(self.building.len)
+    }
+}
+
+impl DerefMut for Loan<'_, Raw> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.publisher.writer.space(self.building.len)
+    }
+}
+
+impl<T: capnp::traits::Owned> Publisher<T>
+where
+    T: Payload<Building = Construction>,
+{
+    /// Borrows space for a message, waiting for room as long as it takes. The message is built in place.
+    ///
+    /// The space is what recent messages needed and then some. A message that outgrows it is not lost: it gets a bigger
+    /// loan when it is published, at the price of one copy, which `windlass info` counts.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Closed`], [`PublishError::Forked`], [`PublishError::Corrupt`].
+    #[inline]
+    pub fn loan(&mut self) -> Result<Loan<'_, T>, PublishError> {
+        self.loan_within(self.estimate, Patience::Forever)
+    }
+
+    /// Borrows space for a message if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Full`] names who blocks; the others as for [`loan`](Self::loan).
+    #[inline]
+    pub fn try_loan(&mut self) -> Result<Loan<'_, T>, PublishError> {
+        self.loan_within(self.estimate, Patience::Never)
+    }
+
+    /// Borrows space for a message, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_loan`](Self::try_loan).
+    pub fn loan_timeout(&mut self, timeout: Duration) -> Result<Loan<'_, T>, PublishError> {
+        self.loan_within(self.estimate, Patience::within(timeout))
+    }
+
+    /// Borrows space for a message of about `bytes` payload bytes, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::TooLarge`] if no segment takes that many; the others as for [`loan`](Self::loan).
+    pub fn loan_sized(&mut self, bytes: usize) -> Result<Loan<'_, T>, PublishError> {
+        let max = self.payload_bytes_max();
+        if bytes > max {
+            return Err(PublishError::TooLarge { need: bytes as u64, max: max as u64 });
+        }
+        self.loan_within(bytes, Patience::Forever)
+    }
+
+    #[inline]
+    fn loan_within(
+        &mut self,
+        bytes: usize,
+        patience: Patience,
+    ) -> Result<Loan<'_, T>, PublishError> {
+        let len = bytes.max(LOAN_BYTES_MIN).min(self.payload_bytes_max());
+        self.make_room(len, patience)?;
+        self.writer.clean(len);
+        let capacity = self.writer.clean_bytes();
+        let space = self.writer.space(capacity);
+        // SAFETY: contract 4: the space behind the position is this publisher's alone, and zero, until the commit. It
+        // stays mapped and untouched while the arena lives: the loan borrows the publisher and owns the arena.
+        let arena = unsafe { LoanArena::new(space) };
+        let builder = Some(Builder::new(arena));
+        Ok(Loan { publisher: self, building: Construction { builder, patience, dirty: true } })
+    }
+}
+
+impl<T: capnp::traits::Owned> Loan<'_, T>
+where
+    T: Payload<Building = Construction>,
+{
+    fn builder(&mut self) -> &mut Builder<LoanArena> {
+        self.building.builder.as_mut().expect("the builder goes only with the loan")
+    }
+
+    /// Begins the message: its root, with every field at its default.
+    #[inline]
+    pub fn init_root(&mut self) -> T::Builder<'_> {
+        self.builder().init_root()
+    }
+
+    /// The root of a message that was begun.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of this type.
+    pub fn get_root(&mut self) -> capnp::Result<T::Builder<'_>> {
+        self.builder().get_root()
+    }
+
+    /// Makes the message a copy of another one.
+    ///
+    /// # Errors
+    ///
+    /// If the other one is malformed.
+    pub fn set_root(&mut self, from: T::Reader<'_>) -> capnp::Result<()> {
+        self.builder().set_root(from)
+    }
+
+    /// Publishes the message, trimmed to what was used.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::TooLarge`] if it outgrew its loan and no segment takes it; [`PublishError::Full`] if it outgrew
+    /// a loan that was not to wait. The message is gone then.
+    #[inline]
+    pub fn publish(mut self) -> Result<Receipt, PublishError> {
+        let Some(builder) = self.building.builder.take() else {
+            return Err(PublishError::Corrupt);
+        };
+        let (len, receipt) = match LoanArena::finish(&builder, self.publisher.writer.space(8)) {
+            Finished::InPlace { payload_bytes } => {
+                (payload_bytes, self.publisher.commit(payload_bytes, payload_bytes)?)
+            }
+            Finished::Outgrown { payload_bytes } => {
+                (payload_bytes, self.publish_outgrown(&builder, payload_bytes)?)
+            }
+        };
+        self.building.dirty = false;
+        let publisher = &mut *self.publisher;
+        // Follows large messages at once, and small ones slowly.
+        publisher.estimate = len.max(publisher.estimate - publisher.estimate / 16);
+        Ok(receipt)
+    }
+
+    /// Puts a message together that needed more segments than its loan.
+    #[cold]
+    fn publish_outgrown(
+        &mut self,
+        builder: &Builder<LoanArena>,
+        len: usize,
+    ) -> Result<Receipt, PublishError> {
+        let publisher = &mut *self.publisher;
+        let max = publisher.payload_bytes_max();
+        if len > max {
+            return Err(PublishError::TooLarge { need: len as u64, max: max as u64 });
+        }
+        publisher.writer.count_outgrown();
+        // If this goes on in another segment, what was built in the old one is still there: a segment that is mapped
+        // is not taken.
+        publisher.make_room(len, self.building.patience)?;
+        LoanArena::assemble(builder, publisher.writer.space(len));
+        publisher.commit(len, len)
+    }
+}
+
+/// What a kind of loan does to the lane when it is dropped.
+#[doc(hidden)]
+pub trait Building {
+    /// Whether bytes behind the publisher's position may have been written.
+    fn is_dirty(&self) -> bool;
+}
+
+impl Building for Space {
+    fn is_dirty(&self) -> bool {
+        self.len > 0
+    }
+}
+
+impl Building for Construction {
+    fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+}
+
+impl<T: Payload> Drop for Loan<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.building.is_dirty() {
+            self.publisher.writer.abandon();
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Topics: named, typed streams that every subscriber sees whole.
+//!
+//! A topic has one lane for each publisher. [`Topic`] is the handle from which [`Publisher`]s and [`Subscriber`]s are
+//! made; [`TopicBuilder`] creates or opens it.
+
+pub(crate) mod core;
+mod inspect;
+mod join;
+mod lease;
+mod loan;
+mod message;
+mod options;
+mod patience;
+mod payload;
+mod publisher;
+mod subscriber;
+mod view;
+mod wait;
+
+pub use self::core::{BlockReason, Blocker};
+pub use inspect::{PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};
+pub use loan::Loan;
+pub use message::{Batch, Message};
+pub use options::{Policy, TopicBuilder};
+pub use payload::{Payload, Raw};
+pub use publisher::{PublishError, Publisher, Receipt};
+pub use subscriber::{RecvError, Start, Subscriber};
+pub use view::{StreamChunk, View, WeakView};
+pub use wait::Wait;
+
+pub(crate) use inspect::{inspect, repair};
+
+use crate::error::Result;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// An open topic of a bus: where publishers and subscribers come from.
+///
+/// Cheap to clone. `T` is [`Raw`] for bytes or the `Owned` type of a Cap'n Proto struct.
+pub struct Topic<T: Payload> {
+    core: Arc<core::Core>,
+    payload: PhantomData<fn() -> T>,
+}
+
+impl<T: Payload> Clone for Topic<T> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), payload: PhantomData }
+    }
+}
+
+impl<T: Payload> Topic<T> {
+    pub(crate) fn new(core: Arc<core::Core>) -> Self {
+        Self { core, payload: PhantomData }
+    }
+
+    /// The name of the topic.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Takes a lane and becomes its publisher.
+    ///
+    /// A lane that a dead or departed publisher left is continued: its positions and sequences go on. Memory for a new
+    /// lane is reserved here.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if `publishers_max` living publishers exist, `NoSpace` if the memory of the lane cannot be reserved,
+    /// `Closed` if the topic was closed, `Corrupt` if the lane is damaged.
+    pub fn publisher(&self) -> Result<Publisher<T>> {
+        Publisher::join(self.core.clone())
+    }
+
+    /// Joins the topic as a subscriber that begins at `start`.
+    ///
+    /// When this returns, every message published from now on will be delivered (on a lossy topic: delivered or
+    /// counted as missed); there is no race with the first message.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if `subscribers_max` living subscribers exist, `OutOfRange` if `start` names a sequence that is not
+    /// retained (the error names the oldest and the newest), `Corrupt` if the topic is damaged.
+    pub fn subscriber(&self, start: Start) -> Result<Subscriber<T>> {
+        Subscriber::join(self.core.clone(), start)
+    }
+
+    /// Ends the topic: publishers get [`PublishError::Closed`], subscribers read what is there and then get `None`.
+    ///
+    /// Closing is for good. A publisher in another process may commit one more message while this call runs.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    /// Whether the topic was closed.
+    pub fn is_closed(&self) -> bool {
+        self.core.is_closed()
+    }
+
+    /// Options, publishers, subscribers, lag and counters, as they are now.
+    pub fn info(&self) -> Result<TopicInfo> {
+        inspect(&self.core)
+    }
+}

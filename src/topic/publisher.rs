@@ -1,0 +1,401 @@
+//! The publishing end of a topic.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::control;
+use crate::layout::frame::{self, payload_bytes_max};
+use crate::layout::order::Place;
+use crate::layout::owner::Owner;
+use crate::ring::order::Order;
+use crate::ring::recycle::Blocked;
+use crate::ring::slots::Obstacle;
+use crate::ring::writer::Writer;
+use crate::shm::sys;
+use crate::sync::Ordering::Relaxed;
+use crate::topic::core::{BlockReason, Blocker, Core};
+use crate::topic::lease::{self, Lease};
+use crate::topic::patience::{Patience, Pause};
+use crate::topic::payload::{Payload, Raw};
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a published message lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The lane that holds it.
+    pub lane: u32,
+    /// Its number: dense in its lane, and on an ordered topic dense in the topic.
+    pub sequence: u64,
+    /// Byte offset of its frame in the lane since the lane's birth.
+    pub position: u64,
+}
+
+/// Why a message was not published. Nothing was lost: the caller still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// No segment can be taken; somebody stands in the way.
+    Full {
+        /// Who, and why.
+        blocker: Blocker,
+    },
+    /// The message does not fit a segment of the topic.
+    TooLarge {
+        /// Payload bytes that it needs.
+        need: u64,
+        /// Payload bytes that a segment takes.
+        max: u64,
+    },
+    /// The topic was closed.
+    Closed,
+    /// This handle was inherited through `fork`.
+    Forked,
+    /// The lane holds a value that no publisher writes. `windlass doctor` says more.
+    Corrupt,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { blocker: Blocker { node, pid, slot, lag, reason } } => {
+                let (what, unit) = match reason {
+                    BlockReason::Unread => ("has not read the oldest segment", "bytes"),
+                    BlockReason::Views => ("holds views into every segment left", "bytes"),
+                    BlockReason::Order => ("has not read the oldest messages", "messages"),
+                };
+                write!(
+                    f,
+                    "the lane is full: subscriber {slot} (process {pid}, node {node}) {what} and \
+                     is {lag} {unit} behind"
+                )
+            }
+            Self::TooLarge { need, max } => write!(
+                f,
+                "the message needs {need} bytes and a segment of this topic takes {max}; \
+                 create the topic with a larger segment_bytes"
+            ),
+            Self::Closed => f.write_str("the topic was closed"),
+            Self::Forked => f.write_str(
+                "this publisher was inherited through fork; open the bus again in the child",
+            ),
+            Self::Corrupt => f.write_str("the lane is damaged; run windlass doctor"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// The publishing end of a topic: one lane, one writer.
+///
+/// Publishing makes no system call, fence or lock and does no work per subscriber: it costs the same with one
+/// subscriber and with sixty-four. A message becomes visible with one store; until then it never existed.
+///
+/// # If a process dies
+///
+/// A publisher that is killed at any instruction leaves every committed message in place and nothing of the one it
+/// was building. The next [`Topic::publisher`](crate::Topic::publisher) continues its lane.
+///
+/// A publisher can move to another thread but not be used by two:
+///
+/// ```compile_fail
+/// fn two_threads(publisher: windlass::Publisher<windlass::Raw>) {
+///     let shared = &publisher;
+///     std::thread::scope(|scope| {
+///         scope.spawn(move || shared.sequence());
+///     });
+/// }
+/// ```
+pub struct Publisher<T: Payload> {
+    pub(super) core: Arc<Core>,
+    pub(super) writer: Writer,
+    order: Option<Order>,
+    order_permitted: u64,
+    owner: Owner,
+    lane: usize,
+    fork_epoch: u32,
+    /// Payload bytes that typed loans start with: what recent messages needed.
+    pub(super) estimate: usize,
+    _not_sync: PhantomData<(fn() -> T, Cell<()>)>,
+}
+
+impl<T: Payload> Publisher<T> {
+    pub(crate) fn join(core: Arc<Core>) -> Result<Self> {
+        if core.is_closed() {
+            let message = format!("topic {} was closed; remove it to start over", core.name);
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
+        if !sys::register_barrier() {
+            core.bell.demand_fences();
+        }
+        let Lease { writer, order, owner, lane } = lease::acquire(&core)?;
+        Ok(Self {
+            core,
+            writer,
+            order,
+            order_permitted: 0,
+            owner,
+            lane,
+            fork_epoch: sys::fork_epoch(),
+            estimate: 0,
+            _not_sync: PhantomData,
+        })
+    }
+
+    /// The lane that this publisher writes.
+    pub fn lane(&self) -> u32 {
+        self.lane as u32
+    }
+
+    /// The number, in its lane, of the message that this publisher commits next.
+    ///
+    /// A publisher that continues a lane begins where the last one ended.
+    pub fn sequence(&self) -> u64 {
+        self.writer.sequence()
+    }
+
+    /// The largest payload that fits a segment of this topic, in bytes.
+    pub fn payload_bytes_max(&self) -> usize {
+        payload_bytes_max(self.core.shape.segment_bytes as usize)
+    }
+
+    /// Makes room for a payload of `len` bytes at the writer's position.
+    #[inline]
+    pub(super) fn make_room(&mut self, len: usize, patience: Patience) -> Result<(), PublishError> {
+        // Relaxed: closing is not ordered with messages of other processes.
+        let closed = self.core.control.word(control::CLOSED_AT).load(Relaxed) != 0;
+        let ready = self.writer.has_room(len)
+            && self.order.is_none()
+            && !closed
+            && self.fork_epoch == sys::fork_epoch();
+        if ready {
+            return Ok(());
+        }
+        self.make_room_slowly(len, patience)
+    }
+
+    #[cold]
+    fn make_room_slowly(&mut self, len: usize, patience: Patience) -> Result<(), PublishError> {
+        if self.fork_epoch != sys::fork_epoch() {
+            return Err(PublishError::Forked);
+        }
+        let max = self.payload_bytes_max();
+        if len > max {
+            return Err(PublishError::TooLarge { need: len as u64, max: max as u64 });
+        }
+        let mut pause = None;
+        while self.order.is_some() || !self.writer.has_room(len) {
+            if self.core.is_closed() {
+                return Err(PublishError::Closed);
+            }
+            match self.try_room(len) {
+                Ok(()) => break,
+                Err(blocked) => self.overcome(blocked, patience, &mut pause)?,
+            }
+        }
+        if pause.is_some() {
+            self.tell_blocker(0);
+        }
+        if self.core.is_closed() {
+            return Err(PublishError::Closed);
+        }
+        Ok(())
+    }
+
+    /// One attempt to have room in the segment and a place in the order log.
+    fn try_room(&mut self, len: usize) -> Result<(), (Obstacle, BlockReason)> {
+        let reliable = self.core.shape.reliable;
+        if let Some(order) = &self.order {
+            order
+                .reserve(&self.core.slots, reliable, &mut self.order_permitted)
+                .map_err(|obstacle| (obstacle, BlockReason::Order))?;
+        }
+        if self.writer.has_room(len) {
+            return Ok(());
+        }
+        match self.writer.take(&self.core.slots, reliable) {
+            Ok(physical) => {
+                self.writer.roll(physical);
+                Ok(())
+            }
+            Err(Blocked::Gate(obstacle)) => Err((obstacle, BlockReason::Unread)),
+            Err(Blocked::Pin(obstacle)) => Err((obstacle, BlockReason::Views)),
+            Err(Blocked::Corrupt) => {
+                let nobody = Obstacle { slot: usize::MAX, owner: Owner(0), at: 0 };
+                Err((nobody, BlockReason::Views))
+            }
+        }
+    }
+
+    /// Removes what stands in the way, or waits, or gives up.
+    fn overcome(
+        &mut self,
+        (obstacle, reason): (Obstacle, BlockReason),
+        patience: Patience,
+        pause: &mut Option<Pause>,
+    ) -> Result<(), PublishError> {
+        if obstacle.slot == usize::MAX {
+            return Err(PublishError::Corrupt);
+        }
+        if self.core.reap_if_dead(obstacle.slot, obstacle.owner) {
+            return Ok(());
+        }
+        let core = &self.core;
+        if pause.is_none() {
+            self.writer.count_full();
+            self.tell_blocker(obstacle.owner.0);
+        }
+        let pause = pause.get_or_insert_with(Pause::new);
+        let limit = core.shape.evict_after_ns;
+        let evicts = limit > 0 && pause.elapsed() >= Duration::from_nanos(limit);
+        if evicts && reason != BlockReason::Views {
+            if core.slots.evict(obstacle.slot, obstacle.owner) {
+                core.count(control::EVICTED_AT);
+                core.wake_all();
+            }
+            return Ok(());
+        }
+        if !pause.wait(patience) {
+            let head = match (reason, &self.order) {
+                (BlockReason::Order, Some(order)) => order.tail(),
+                _ => self.writer.position(),
+            };
+            let at = match reason {
+                BlockReason::Views => head,
+                _ => obstacle.at,
+            };
+            let blocker = core.blocker(obstacle, head.saturating_sub(at), reason);
+            return Err(PublishError::Full { blocker });
+        }
+        Ok(())
+    }
+
+    /// Leaves a note for `windlass info`: whom this publisher waits for.
+    fn tell_blocker(&self, owner: u64) {
+        // Relaxed: a note for people.
+        self.core.control.word(self.core.shape.blocker_at(self.lane)).store(owner, Relaxed);
+    }
+
+    /// Commits the payload that lies at the writer's position.
+    #[inline]
+    pub(super) fn commit(&mut self, len: usize, touched: usize) -> Result<Receipt, PublishError> {
+        let mut sequence = self.writer.sequence();
+        let position = self.writer.commit(len, touched);
+        if let Some(order) = &self.order {
+            sequence =
+                order.append(Place { lane: self.lane, position }).ok_or(PublishError::Corrupt)?;
+        }
+        if self.core.bell.is_wanted() {
+            self.core.ring();
+        }
+        Ok(Receipt { lane: self.lane as u32, sequence, position })
+    }
+}
+
+impl Publisher<Raw> {
+    /// Publishes a copy of `payload`, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::TooLarge`], [`PublishError::Closed`], [`PublishError::Forked`], [`PublishError::Corrupt`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use windlass::{Bus, Raw, Start};
+    ///
+    /// let bus = Bus::anonymous()?;
+    /// let topic = bus.topic::<Raw>("greetings").open()?;
+    /// let mut subscriber = topic.subscriber(Start::Oldest)?;
+    /// let receipt = topic.publisher()?.publish(b"hello")?;
+    /// assert_eq!(receipt.sequence, 0);
+    /// assert_eq!(subscriber.try_recv()?.expect("it was published").bytes(), b"hello");
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn publish(&mut self, payload: &[u8]) -> Result<Receipt, PublishError> {
+        self.publish_within(payload, Patience::Forever)
+    }
+
+    /// Publishes a copy of `payload` if there is room now.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Full`] names who blocks; the others as for [`publish`](Self::publish).
+    #[inline]
+    pub fn try_publish(&mut self, payload: &[u8]) -> Result<Receipt, PublishError> {
+        self.publish_within(payload, Patience::Never)
+    }
+
+    /// Publishes a copy of `payload`, waiting for room for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_publish`](Self::try_publish).
+    pub fn publish_timeout(
+        &mut self,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Receipt, PublishError> {
+        self.publish_within(payload, Patience::within(timeout))
+    }
+
+    /// Publishes copies of all `payloads`, waiting for room as long as it takes; returns how many.
+    ///
+    /// Each message becomes visible as it is committed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish), with the number published before the error.
+    pub fn publish_batch<I>(&mut self, payloads: I) -> Result<u64, (u64, PublishError)>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        let mut count = 0;
+        for payload in payloads {
+            self.publish(payload.as_ref()).map_err(|error| (count, error))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    #[inline]
+    fn publish_within(
+        &mut self,
+        payload: &[u8],
+        patience: Patience,
+    ) -> Result<Receipt, PublishError> {
+        self.make_room(payload.len(), patience)?;
+        self.write_ahead(payload.len());
+        self.writer.space(payload.len()).copy_from_slice(payload);
+        self.commit(payload.len(), payload.len())
+    }
+
+    /// Keeps the lines of small messages clean, and so owned, ahead of the position.
+    #[inline]
+    pub(super) fn write_ahead(&mut self, len: usize) {
+        if frame::frame_bytes(len) <= crate::limits::CLEAN_AHEAD_BYTES / 4 {
+            self.writer.clean(len);
+        }
+    }
+}
+
+impl<T: Payload> Drop for Publisher<T> {
+    fn drop(&mut self) {
+        if self.fork_epoch == sys::fork_epoch() {
+            self.core.release_lease(self.lane, self.owner);
+        }
+    }
+}
+
+impl<T: Payload> fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("topic", &self.core.name)
+            .field("lane", &self.lane)
+            .field("sequence", &self.sequence())
+            .finish()
+    }
+}

@@ -1,0 +1,635 @@
+//! The receiving end of a topic.
+
+use crate::error::Result;
+use crate::limits::{CURSOR_EVERY, SLEEP_MS_MAX};
+use crate::ring::order::{Found as Placed, Order};
+use crate::ring::reader::{Entered, Poll, Reader};
+use crate::ring::slots::Claimed;
+use crate::shm::sys;
+use crate::topic::core::Core;
+use crate::topic::message::{Batch, Message};
+use crate::topic::payload::Payload;
+use crate::topic::view::{Hold, SlotLease};
+use crate::topic::wait::{Next, Pace, Wait};
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where a subscriber begins.
+///
+/// On a topic with several publishers and no order, `Last` and `Sequence` apply to each lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the first message that is published after `subscribe` was called.
+    Latest,
+    /// With the oldest message that is retained.
+    Oldest,
+    /// With the `n`-th last message, or the oldest if fewer are retained. `Last(1)` on a lossy topic is the latest
+    /// value: a blackboard.
+    Last(u64),
+    /// With exactly this sequence, which must be retained or the next one.
+    Sequence(u64),
+}
+
+/// Why there is no message. Except for `Lagged`, the next call will say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvError {
+    /// The publisher of a lossy topic overtook this subscriber, which missed exactly so many messages. The next call
+    /// goes on with the oldest one still there.
+    Lagged {
+        /// Messages that this subscriber will never see.
+        missed: u64,
+    },
+    /// This subscriber blocked a publisher for longer than `evict_after` and lost its backlog. Subscribe again.
+    Evicted {
+        /// Messages of its backlog that it will never see.
+        missed: u64,
+    },
+    /// The topic was closed and everything was read.
+    Closed,
+    /// Nothing came in time.
+    TimedOut,
+    /// This handle was inherited through `fork`.
+    Forked,
+    /// The topic holds a value that no publisher writes. `windlass doctor` says more.
+    Corrupt,
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lagged { missed } => {
+                write!(f, "this subscriber was overtaken and missed {missed} messages")
+            }
+            Self::Evicted { missed } => write!(
+                f,
+                "this subscriber blocked a publisher for too long and lost its backlog of \
+                 {missed} messages; subscribe again"
+            ),
+            Self::Closed => f.write_str("the topic was closed"),
+            Self::TimedOut => f.write_str("no message came in time"),
+            Self::Forked => f.write_str(
+                "this subscriber was inherited through fork; open the bus again in the child",
+            ),
+            Self::Corrupt => f.write_str("the topic is damaged; run windlass doctor"),
+        }
+    }
+}
+
+impl std::error::Error for RecvError {}
+
+/// A message that was found: where its payload lies.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// Index in `Subscriber::lanes`.
+    pub lane: usize,
+    pub offset: usize,
+    pub len: usize,
+    pub sequence: u64,
+    /// Its number in its lane, which is what the header word carries.
+    pub lane_sequence: u64,
+    pub position: u64,
+}
+
+/// A cursor in one lane and what its views hold on to.
+pub(super) struct Cursor {
+    pub reader: Reader,
+    pub hold: Arc<Hold>,
+}
+
+/// Messages taken from one lane before the others get their turn.
+const STREAK_MAX: u32 = 64;
+
+/// The receiving end of a topic: a cursor in every lane.
+///
+/// A message is read where it lies. It stays valid for as long as the borrow, and for as long as wanted after
+/// [`Message::pin`].
+///
+/// # Lagging
+///
+/// On a reliable topic a subscriber sees every message; one that does not read holds the publishers up. On a lossy
+/// topic it may be overtaken and is told exactly how many messages it missed.
+///
+/// # If a process dies
+///
+/// A killed subscriber holds nobody up: a publisher that meets its slot asks the kernel and frees it. A killed
+/// publisher leaves what it committed.
+///
+/// A message does not outlive the next call:
+///
+/// ```compile_fail
+/// fn keep(mut subscriber: windlass::Subscriber<windlass::Raw>) {
+///     let first = subscriber.try_recv().unwrap().unwrap();
+///     let second = subscriber.try_recv();
+///     println!("{:?}", first.bytes());
+/// }
+/// ```
+pub struct Subscriber<T: Payload> {
+    pub(super) core: Arc<Core>,
+    pub(super) slot: Arc<SlotLease>,
+    claimed: Claimed,
+    pub(super) lanes: Vec<Cursor>,
+    /// Index in `lanes` of each lane of the topic.
+    index_of: Vec<Option<usize>>,
+    order: Option<(Order, Cell<u64>)>,
+    turn: usize,
+    streak: Cell<u32>,
+    born_seen: u64,
+    unpublished: Cell<u32>,
+    received: Cell<u64>,
+    missed: u64,
+    /// Missed messages that were counted and not yet reported.
+    unreported: u64,
+    /// Set once a publisher evicted this subscriber: what it missed.
+    evicted: Option<u64>,
+    pace: Pace,
+    pub(super) fork_epoch: u32,
+    _not_sync: PhantomData<(fn() -> T, Cell<()>)>,
+}
+
+impl<T: Payload> Subscriber<T> {
+    pub(super) fn assemble(
+        core: Arc<Core>,
+        slot: Arc<SlotLease>,
+        lanes: Vec<Cursor>,
+        order: Option<(Order, u64)>,
+        born_seen: u64,
+    ) -> Self {
+        let mut index_of = vec![None; core.shape.publishers_max as usize];
+        for (index, cursor) in lanes.iter().enumerate() {
+            index_of[cursor.reader.lane().index()] = Some(index);
+        }
+        Self {
+            claimed: slot.claimed,
+            slot,
+            lanes,
+            index_of,
+            order: order.map(|(order, index)| (order, Cell::new(index))),
+            turn: 0,
+            streak: Cell::new(0),
+            born_seen,
+            unpublished: Cell::new(0),
+            received: Cell::new(0),
+            missed: 0,
+            unreported: 0,
+            evicted: None,
+            pace: Pace::default(),
+            fork_epoch: sys::fork_epoch(),
+            core,
+            _not_sync: PhantomData,
+        }
+    }
+
+    /// The next message if there is one now; `None` if there is not.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecvError`]; `Closed` once a closed topic is read to its end.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Option<Message<'_, T>>, RecvError> {
+        Ok(match self.next()? {
+            Some(found) => Some(self.message(found)),
+            None => None,
+        })
+    }
+
+    /// The next message, waiting for it as `wait` says; `None` once a closed topic is read to its end.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecvError`]; `TimedOut` only with [`Wait::For`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use windlass::{Bus, Raw, Start, Wait};
+    ///
+    /// let bus = Bus::anonymous()?;
+    /// let topic = bus.topic::<Raw>("numbers").open()?;
+    /// let mut subscriber = topic.subscriber(Start::Latest)?;
+    /// std::thread::spawn({
+    ///     let topic = topic.clone();
+    ///     move || {
+    ///         let mut publisher = topic.publisher().expect("there is room for a publisher");
+    ///         for number in 0..3u8 {
+    ///             publisher.publish(&[number]).expect("somebody reads");
+    ///         }
+    ///         topic.close();
+    ///     }
+    /// });
+    /// let mut sum = 0;
+    /// while let Some(message) = subscriber.recv(Wait::Block)? {
+    ///     sum += message.bytes()[0];
+    /// }
+    /// assert_eq!(sum, 3);
+    /// # Ok(()) }
+    /// ```
+    #[inline]
+    pub fn recv(&mut self, wait: Wait) -> Result<Option<Message<'_, T>>, RecvError> {
+        let found = match self.next_within() {
+            Some(found) => found,
+            None => match self.wait_for_next(wait)? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        self.pace.found();
+        Ok(Some(self.message(found)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_next(&mut self, wait: Wait) -> Result<Option<Found>, RecvError> {
+        let mut end = None;
+        loop {
+            match self.next() {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(RecvError::Closed) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            let next = self.pace.nothing(wait);
+            if next == Next::Look {
+                continue;
+            }
+            if let Wait::For(limit) = wait {
+                // The clock starts a few microseconds late: reading it costs more than the looks before.
+                let now = Instant::now();
+                let end = *end.get_or_insert_with(|| now.checked_add(limit));
+                if end.is_some_and(|end| now >= end) {
+                    return Err(RecvError::TimedOut);
+                }
+            }
+            match next {
+                Next::Yield => std::thread::yield_now(),
+                _ => self.sleep(end.flatten())?,
+            }
+        }
+    }
+
+    /// Sleeps until a publisher wakes this process, something is there, or `end`; never longer than the limit.
+    fn sleep(&mut self, end: Option<Instant>) -> Result<(), RecvError> {
+        let mut limit = Duration::from_millis(SLEEP_MS_MAX);
+        if let Some(end) = end {
+            limit = limit.min(end.saturating_duration_since(Instant::now()));
+        }
+        let slot = self.claimed.slot;
+        self.core.bell.announce(&self.core.slots, slot);
+        // SLEEP: every publisher passes this barrier before the look below.
+        if !sys::barrier() {
+            self.core.bell.demand_fences();
+            crate::sync::fence(crate::sync::Ordering::SeqCst);
+        }
+        let ticket = self.core.bell.ticket();
+        let nothing = !self.is_ready() && !self.core.is_closed();
+        if nothing {
+            sys::futex_wait(self.core.bell.futex(), ticket, limit);
+        }
+        self.core.bell.rise(&self.core.slots, slot);
+        self.pace.slept();
+        Ok(())
+    }
+
+    /// Whether the next look would find something: a message, a new lane, or the loss of the slot.
+    pub(super) fn is_ready(&self) -> bool {
+        let message = match &self.order {
+            Some((order, index)) => order.read(index.get()) != Placed::Empty,
+            None => self.lanes.iter().any(|cursor| cursor.reader.poll() != Poll::Empty),
+        };
+        message
+            || self.evicted.is_some()
+            || self.core.born_count() != self.born_seen
+            || !self.is_active()
+    }
+
+    fn is_active(&self) -> bool {
+        self.core.slots.is_active(self.claimed)
+    }
+
+    /// The next message inside the segments that this subscriber stands in.
+    #[inline(always)]
+    pub(super) fn next_within(&self) -> Option<Found> {
+        if self.fork_epoch != sys::fork_epoch() {
+            return None;
+        }
+        let found = if self.order.is_some() {
+            self.next_in_order()?
+        } else {
+            if self.streak.get() >= STREAK_MAX {
+                return None;
+            }
+            let cursor = self.lanes.get(self.turn)?;
+            let Poll::Frame { offset, len } = cursor.reader.poll() else { return None };
+            let (position, sequence) = (cursor.reader.position(), cursor.reader.sequence());
+            cursor.reader.advance(len);
+            self.streak.set(self.streak.get() + 1);
+            Found { lane: self.turn, offset, len, sequence, lane_sequence: sequence, position }
+        };
+        self.received.set(self.received.get() + 1);
+        let unpublished = self.unpublished.get() + 1;
+        self.unpublished.set(unpublished);
+        if unpublished >= CURSOR_EVERY {
+            self.publish_cursors();
+        }
+        Some(found)
+    }
+
+    #[inline]
+    fn next_in_order(&self) -> Option<Found> {
+        let (order, index) = self.order.as_ref()?;
+        let Placed::Place(place) = order.read(index.get()) else { return None };
+        let lane = self.index_of[place.lane]?;
+        let reader = &self.lanes[lane].reader;
+        if reader.pinned().is_none() || reader.position() != place.position {
+            return None;
+        }
+        let Poll::Frame { offset, len } = reader.poll() else { return None };
+        let lane_sequence = reader.sequence();
+        reader.advance(len);
+        let sequence = index.get();
+        index.set(sequence + 1);
+        Some(Found { lane, offset, len, sequence, lane_sequence, position: place.position })
+    }
+
+    /// The next message anywhere, or the news that there is none.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Found>, RecvError> {
+        match self.next_within() {
+            Some(found) => Ok(Some(found)),
+            None => self.next_beyond(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_beyond(&mut self) -> Result<Option<Found>, RecvError> {
+        if self.fork_epoch != sys::fork_epoch() {
+            return Err(RecvError::Forked);
+        }
+        if let Some(missed) = self.evicted {
+            return Err(RecvError::Evicted { missed });
+        }
+        if !self.is_active() {
+            return Err(self.evict(0));
+        }
+        if self.core.born_count() != self.born_seen {
+            self.open_new_lanes()?;
+        }
+        // CLOSE: read before the last look, so that what was published before closing is found by it.
+        let closed = self.core.is_closed();
+        let found =
+            if self.order.is_some() { self.seek_in_order()? } else { self.seek_in_lanes()? };
+        if found {
+            return Ok(self.next_within());
+        }
+        if self.unreported > 0 {
+            let missed = std::mem::take(&mut self.unreported);
+            self.overtaken(missed)?;
+        }
+        if self.unpublished.get() > 0 {
+            self.publish_cursors();
+        }
+        if closed {
+            return Err(RecvError::Closed);
+        }
+        Ok(None)
+    }
+
+    /// Turns to the next lane that has a message. True if `turn` stands at one.
+    fn seek_in_lanes(&mut self) -> Result<bool, RecvError> {
+        let count = self.lanes.len();
+        self.streak.set(0);
+        for step in 1..=count {
+            let lane = (self.turn + step) % count;
+            loop {
+                match self.lanes[lane].reader.poll() {
+                    Poll::Empty => break,
+                    Poll::Frame { .. } => {
+                        self.turn = lane;
+                        return Ok(true);
+                    }
+                    Poll::Next => self.follow(lane)?,
+                    Poll::Corrupt => return Err(RecvError::Corrupt),
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on in the next segment of a lane, or where a publisher that overtook left something.
+    fn follow(&mut self, lane: usize) -> Result<(), RecvError> {
+        let reader = &mut self.lanes[lane].reader;
+        let due = reader.sequence();
+        match reader.follow().map_err(|_| RecvError::Corrupt)? {
+            Entered::Inside => {}
+            _ => {
+                reader.seek_oldest().map_err(|_| RecvError::Corrupt)?;
+                let missed = reader.sequence().checked_sub(due).ok_or(RecvError::Corrupt)?;
+                self.overtaken(missed)?;
+            }
+        }
+        self.publish_cursors();
+        Ok(())
+    }
+
+    /// Reports that `missed` messages are gone, or why that should not be possible.
+    fn overtaken(&mut self, missed: u64) -> Result<(), RecvError> {
+        if !self.is_active() {
+            return Err(self.evict(missed));
+        }
+        if self.core.shape.reliable {
+            return Err(RecvError::Corrupt);
+        }
+        self.missed += missed;
+        if missed > 0 {
+            return Err(RecvError::Lagged { missed });
+        }
+        Ok(())
+    }
+
+    /// Ends a subscriber that a publisher evicted; `missed` messages of its backlog are counted already.
+    fn evict(&mut self, missed: u64) -> RecvError {
+        let missed = missed + self.backlog();
+        for cursor in &mut self.lanes {
+            cursor.reader.leave();
+        }
+        self.lanes.clear();
+        self.index_of.fill(None);
+        self.missed += missed;
+        self.evicted = Some(missed);
+        RecvError::Evicted { missed }
+    }
+
+    /// Moves the reader of the next place of the order log to its frame. True if it stands there.
+    fn seek_in_order(&mut self) -> Result<bool, RecvError> {
+        loop {
+            let Some((order, index)) = &self.order else { return Ok(false) };
+            let here = index.get();
+            let place = match order.read(here) {
+                Placed::Empty => return Ok(false),
+                Placed::Corrupt => return Err(RecvError::Corrupt),
+                Placed::Place(place) => place,
+                Placed::Lapped => {
+                    let floor = order.floor();
+                    index.set(floor);
+                    self.unreported += floor.saturating_sub(here);
+                    continue;
+                }
+            };
+            if self.index_of[place.lane].is_none() {
+                self.open_new_lanes()?;
+            }
+            let lane = self.index_of[place.lane].ok_or(RecvError::Corrupt)?;
+            let reader = &mut self.lanes[lane].reader;
+            let inside = reader.pinned().is_some() && reader.position() == place.position;
+            if inside || reader.seek_position(place.position).map_err(|_| RecvError::Corrupt)? {
+                return self.arrived(lane);
+            }
+            // Its segment was taken back: one message missed.
+            if let Some((_, index)) = &self.order {
+                index.set(here + 1);
+            }
+            self.unreported += 1;
+            if self.core.shape.reliable && self.is_active() {
+                return Err(RecvError::Corrupt);
+            }
+        }
+    }
+
+    /// The reader of `lane` stands at the next place of the order log.
+    fn arrived(&mut self, lane: usize) -> Result<bool, RecvError> {
+        if self.unreported > 0 {
+            let missed = std::mem::take(&mut self.unreported);
+            return self.overtaken(missed).map(|()| true);
+        }
+        if !matches!(self.lanes[lane].reader.poll(), Poll::Frame { .. }) {
+            return Err(RecvError::Corrupt);
+        }
+        self.publish_cursors();
+        Ok(true)
+    }
+
+    /// Begins to read lanes that were born since the last look.
+    fn open_new_lanes(&mut self) -> Result<(), RecvError> {
+        let count = self.core.born_count();
+        for lane in 0..self.index_of.len() {
+            if self.index_of[lane].is_some() {
+                continue;
+            }
+            let Some(mapped) = self.core.lane(lane).map_err(|error| {
+                tracing::error!(topic = %self.core.name, lane, %error, "cannot map a new lane");
+                RecvError::Corrupt
+            })?
+            else {
+                continue;
+            };
+            let mut reader = Reader::new(mapped, self.claimed.slot);
+            reader.seek_oldest().map_err(|_| RecvError::Corrupt)?;
+            // This subscriber is older than the lane: everything since the lane's birth is due.
+            let missed = if self.order.is_none() { reader.sequence() } else { 0 };
+            self.index_of[lane] = Some(self.lanes.len());
+            let hold = Hold::new(reader.lane().clone(), self.slot.clone());
+            self.lanes.push(Cursor { reader, hold });
+            if missed > 0 {
+                self.overtaken(missed)?;
+            }
+        }
+        self.born_seen = count;
+        Ok(())
+    }
+
+    /// Messages that are committed and that this subscriber has not read, as far as it can see.
+    fn backlog(&self) -> u64 {
+        if let Some((order, index)) = &self.order {
+            return order.tail().saturating_sub(index.get());
+        }
+        let behind = |cursor: &Cursor| {
+            let tail = cursor.reader.lane().look_at_tail();
+            tail.map_or(0, |(sequence, _)| sequence.saturating_sub(cursor.reader.sequence()))
+        };
+        self.lanes.iter().map(behind).sum()
+    }
+
+    /// Tells publishers and `windlass info` how far this subscriber has read.
+    #[cold]
+    fn publish_cursors(&self) {
+        self.unpublished.set(0);
+        let (slots, slot) = (&self.core.slots, self.claimed.slot);
+        if self.core.shape.reliable {
+            for cursor in &self.lanes {
+                let reader = &cursor.reader;
+                slots.set_gate(slot, reader.lane().index(), reader.position());
+            }
+        }
+        if let Some((_, index)) = &self.order {
+            slots.set_order_gate(slot, index.get());
+        }
+        slots.set_counts(slot, self.received.get(), self.missed);
+    }
+
+    #[inline]
+    pub(super) fn message(&self, found: Found) -> Message<'_, T> {
+        Message::new(&self.lanes[found.lane], found)
+    }
+
+    /// The messages that are there now, at most `max`, to iterate over.
+    ///
+    /// Unlike [`try_recv`](Self::try_recv) it hands out several borrowed messages at a time. It ends at the end of a
+    /// segment, of what is published, or of a lane's turn; call it again for more. Empty means: nothing now.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_recv`](Self::try_recv).
+    pub fn batch(&mut self, max: usize) -> Result<Batch<'_, T>, RecvError> {
+        let first = if max == 0 { None } else { self.next()? };
+        Ok(Batch::new(self, first, max.saturating_sub(1)))
+    }
+
+    /// Messages received so far.
+    pub fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Messages missed so far: on a lossy topic, received and missed add up to everything that was published.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Messages that are published and not yet received. Walks the newest segment of each lane: not for every message.
+    pub fn lag(&self) -> u64 {
+        self.backlog()
+    }
+
+    /// The slot of this subscriber, as `windlass info` shows it.
+    pub fn slot(&self) -> u32 {
+        self.claimed.slot as u32
+    }
+}
+
+impl<T: Payload> Drop for Subscriber<T> {
+    fn drop(&mut self) {
+        if self.fork_epoch != sys::fork_epoch() {
+            return;
+        }
+        self.core.slots.set_counts(self.claimed.slot, self.received.get(), self.missed);
+        for cursor in &mut self.lanes {
+            cursor.reader.leave();
+        }
+        // The slot itself goes with the last view.
+        self.core.slots.linger(self.claimed);
+    }
+}
+
+impl<T: Payload> fmt::Debug for Subscriber<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber")
+            .field("topic", &self.core.name)
+            .field("slot", &self.claimed.slot)
+            .field("received", &self.received.get())
+            .field("missed", &self.missed)
+            .finish()
+    }
+}
