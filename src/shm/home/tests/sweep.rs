@@ -156,7 +156,8 @@ fn a_process_killed_at_any_step_leaves_all_or_nothing() {
     }
 }
 
-/// Starts `test` in `role` and waits until it has stopped itself at `step`.
+/// Starts `test` in `role` and waits until it has stopped itself at `step`, or shortly after: a stop
+/// is a signal to all threads, and the one that sent it may get a little further.
 #[cfg(feature = "kill-points")]
 fn stopped_at(place: &Place, test: &str, role: &str, step: &str) -> Child {
     use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
@@ -182,22 +183,30 @@ fn a_builder_that_was_swept_before_it_locked_begins_again() {
         return;
     }
     for (role, made) in [("folder", "bus"), ("file", "lane-0")] {
-        let place = Place::new();
-        let builder = stopped_at(&place, test, role, "home.lock");
-        assert_eq!(place.folder().sweep_temporaries(), 1, "it is not locked yet");
+        until("a builder was swept before it locked", || {
+            let place = Place::new();
+            let builder = stopped_at(&place, test, role, "home.lock");
+            let swept = place.folder().sweep_temporaries() == 1;
+            builder.signal(Signal::SIGCONT);
+            builder.finish();
+            assert_eq!(place.names(), [made]);
+            swept
+        });
+    }
+    // The same with a sweeper that has locked it, and not yet deleted it.
+    let mut place = Place::new();
+    until("a sweeper was faster than a builder", || {
+        place = Place::new();
+        let builder = stopped_at(&place, test, "folder", "home.lock");
+        let name = place.names().remove(0);
+        let sweeper = std::fs::File::open(place.0.join(&name)).expect("it is there");
+        let how = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        let locked = rustix::fs::flock(&sweeper, how).is_ok();
+        let faster = locked && name.starts_with('.') && place.0.join(&name).exists();
         builder.signal(Signal::SIGCONT);
         builder.finish();
-        assert_eq!(place.names(), [made]);
-    }
-    let place = Place::new();
-    let builder = stopped_at(&place, test, "folder", "home.lock");
-    let name = place.names().remove(0);
-    let sweeper = std::fs::File::open(place.0.join(name)).expect("it is there");
-    let how = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-    rustix::fs::flock(&sweeper, how).expect("it is not locked yet");
-    builder.signal(Signal::SIGCONT);
-    builder.finish();
-    drop(sweeper);
+        faster
+    });
     assert_eq!(place.names().len(), 2, "the bus, and what the sweeper is about to delete");
     assert_eq!(place.folder().sweep_temporaries(), 1);
     let bus = place.folder().open_folder("bus").expect("it was made");
@@ -215,7 +224,7 @@ fn a_sweeper_that_comes_too_late_deletes_nothing() {
     let place = Place::new();
     let parent = place.folder();
     let mut sweeper = None;
-    // It has opened the temporary, and not yet tried its lock, when the temporary is renamed.
+    // It has opened the temporary, and as a rule not yet tried its lock, when that is renamed.
     let built = parent.create_folder_atomically("bus", 0o700, |inside| {
         file(inside, "control", 7);
         sweeper = Some(stopped_at(&place, test, "sweeper", "home.sweep"));
