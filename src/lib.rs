@@ -14,14 +14,25 @@ pub mod schemas;
 #[cfg(not(windlass_loom))]
 mod topic;
 
+#[cfg(not(windlass_loom))]
 pub(crate) mod layout;
+#[cfg(not(windlass_loom))]
 pub(crate) mod limits;
-#[cfg(windlass_loom)]
-pub mod ring;
 #[cfg(not(windlass_loom))]
 pub(crate) mod ring;
+#[cfg(not(windlass_loom))]
 pub(crate) mod shm;
 pub(crate) mod sync;
+
+// In a model build the rooms under test are open to the models.
+#[cfg(windlass_loom)]
+pub mod layout;
+#[cfg(windlass_loom)]
+pub mod limits;
+#[cfg(windlass_loom)]
+pub mod ring;
+#[cfg(windlass_loom)]
+pub mod shm;
 
 #[cfg(not(windlass_loom))]
 pub use bus::{Bus, BusOptions, RepairReport};

@@ -4,10 +4,10 @@
 
 #[cfg(not(windlass_loom))]
 pub(crate) mod control;
-pub(crate) mod entry;
-pub(crate) mod frame;
+pub mod entry;
+pub mod frame;
 #[cfg(not(windlass_loom))]
 pub(crate) mod header;
-pub(crate) mod lane;
-pub(crate) mod order;
-pub(crate) mod owner;
+pub mod lane;
+pub mod order;
+pub mod owner;

@@ -21,6 +21,6 @@ pub(crate) mod home;
 pub(crate) mod map;
 #[cfg(not(windlass_loom))]
 pub(crate) mod node;
-pub(crate) mod place;
+pub mod place;
 #[cfg(not(windlass_loom))]
 pub(crate) mod sys;

@@ -173,13 +173,14 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
         let (published, position) = tail.unwrap_or((0, 0));
         // Relaxed: a note for people.
         let blocker = Owner(core.control.word(core.shape.blocker_at(index)).load(Relaxed));
+        let alive = !lease.is_free() && core.member.is_alive(lease.node());
         let slot = (0..core.slots.high())
-            .find(|slot| blocker.0 != 0 && core.slots.owner(*slot) == blocker);
+            .find(|slot| alive && blocker.0 != 0 && core.slots.owner(*slot) == blocker);
         all.push(PublisherInfo {
             lane: index as u32,
             node: lease.node(),
             pid: core.member.pid_of(lease.node()),
-            alive: !lease.is_free() && core.member.is_alive(lease.node()),
+            alive,
             published,
             position,
             oldest: (0..100).find_map(|_| lane.look_at_floor()).unwrap_or(0),

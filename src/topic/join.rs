@@ -33,12 +33,12 @@ impl<T: Payload> Subscriber<T> {
         for lane in 0..core.shape.publishers_max as usize {
             if let Some(reader) = gate(&core, claimed.slot, lane)? {
                 let hold = Hold::new(reader.lane().clone(), slot.clone());
-                lanes.push(Cursor { reader, hold });
+                lanes.push(Cursor { reader, hold, gate: 0 });
             }
         }
         let begun = match order {
             None => begin_in_lanes(&core, &mut lanes, start).map(|()| None),
-            Some(order) => begin_in_order(&core, claimed, &lanes, &order, start)
+            Some(order) => begin_in_order(&core, claimed, &mut lanes, &order, start)
                 .map(|index| Some((order, index))),
         };
         let order = match begun {
@@ -165,7 +165,7 @@ fn no_such_sequence(topic: &str, lane: &str, wanted: u64, oldest: u64, next: u64
 fn begin_in_order(
     core: &Core,
     claimed: Claimed,
-    lanes: &[Cursor],
+    lanes: &mut [Cursor],
     order: &Order,
     start: Start,
 ) -> Result<u64> {
@@ -192,10 +192,17 @@ fn begin_in_order(
         }
         for (lane, gate) in gates.into_iter().enumerate() {
             // A lane without a message from here on is read up to what was covered.
-            core.slots.set_gate(claimed.slot, lane, gate.unwrap_or(covered[lane]));
+            let gate = gate.unwrap_or(covered[lane]);
+            core.slots.set_gate(claimed.slot, lane, gate);
+            let cursor = lanes.iter_mut().find(|cursor| cursor.reader.lane().index() == lane);
+            if let Some(cursor) = cursor {
+                cursor.gate = gate;
+            }
         }
         core.slots.set_order_gate(claimed.slot, index);
     }
+    // A reader that waits for its turn must not keep a segment.
+    lanes.iter_mut().for_each(|cursor| cursor.reader.leave());
     Ok(index)
 }
 

@@ -34,6 +34,7 @@ pub fn acquire(core: &Core) -> Result<Lease> {
     let me = core.member.node();
     let lanes = core.shape.publishers_max as usize;
     let mut holders = Vec::new();
+    let mut damaged = None;
     for lane in 0..lanes {
         let seen = core.lease(lane);
         let dead = !seen.is_free() && !core.member.is_alive(seen.node());
@@ -50,7 +51,27 @@ pub fn acquire(core: &Core) -> Result<Lease> {
             core.count(control::TAKEN_OVER_AT);
             tracing::info!(topic = %core.name, lane, node = seen.node(), "took over a dead lane");
         }
-        return enter(core, lane, mine).inspect_err(|_| core.release_lease(lane, mine));
+        match enter(core, lane, mine) {
+            Ok(lease) => {
+                if dead {
+                    // What the dead publisher left in its lane may be news to somebody asleep.
+                    core.wake_all();
+                }
+                return Ok(lease);
+            }
+            Err(error) => {
+                core.release_lease(lane, mine);
+                if error.kind() != ErrorKind::Corrupt {
+                    return Err(error);
+                }
+                // A damaged lane is no reason not to publish in another.
+                tracing::error!(topic = %core.name, lane, %error, "skipped a lane");
+                damaged = damaged.or(Some(error));
+            }
+        }
+    }
+    if let Some(error) = damaged {
+        return Err(error);
     }
     let pids: Vec<String> = holders
         .iter()

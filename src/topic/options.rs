@@ -238,6 +238,16 @@ impl<T: Payload> TopicBuilder<T> {
                 format!("topic {}: order_slots needs ordered()", self.name),
             ));
         }
+        if (shape.evict_after_ns > 0 || !shape.reliable) && shape.segments < 3 {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "topic {}: segments_per_lane is {}, expected at least 3 with lossy() or \
+                     evict_after(): one is written, one is where a reader stands still",
+                    self.name, shape.segments
+                ),
+            ));
+        }
         if shape.evict_after_ns > 0 && !shape.reliable {
             return Err(Error::new(
                 ErrorKind::Invalid,

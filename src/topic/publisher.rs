@@ -114,6 +114,8 @@ pub struct Publisher<T: Payload> {
     owner: Owner,
     lane: usize,
     fork_epoch: u32,
+    /// Whether `windlass info` shows somebody as blocking this publisher.
+    told: bool,
     /// Payload bytes that typed loans start with: what recent messages needed.
     pub(super) estimate: usize,
     _not_sync: PhantomData<(fn() -> T, Cell<()>)>,
@@ -137,6 +139,7 @@ impl<T: Payload> Publisher<T> {
             owner,
             lane,
             fork_epoch: sys::fork_epoch(),
+            told: false,
             estimate: 0,
             _not_sync: PhantomData,
         })
@@ -193,7 +196,7 @@ impl<T: Payload> Publisher<T> {
                 Err(blocked) => self.overcome(blocked, patience, &mut pause)?,
             }
         }
-        if pause.is_some() {
+        if self.told {
             self.tell_blocker(0);
         }
         if self.core.is_closed() {
@@ -240,11 +243,11 @@ impl<T: Payload> Publisher<T> {
         if self.core.reap_if_dead(obstacle.slot, obstacle.owner) {
             return Ok(());
         }
-        let core = &self.core;
         if pause.is_none() {
             self.writer.count_full();
             self.tell_blocker(obstacle.owner.0);
         }
+        let core = &self.core;
         let pause = pause.get_or_insert_with(Pause::new);
         let limit = core.shape.evict_after_ns;
         let evicts = limit > 0 && pause.elapsed() >= Duration::from_nanos(limit);
@@ -271,7 +274,8 @@ impl<T: Payload> Publisher<T> {
     }
 
     /// Leaves a note for `windlass info`: whom this publisher waits for.
-    fn tell_blocker(&self, owner: u64) {
+    fn tell_blocker(&mut self, owner: u64) {
+        self.told = owner != 0;
         // Relaxed: a note for people.
         self.core.control.word(self.core.shape.blocker_at(self.lane)).store(owner, Relaxed);
     }

@@ -97,6 +97,9 @@ pub(super) struct Found {
 pub(super) struct Cursor {
     pub reader: Reader,
     pub hold: Arc<Hold>,
+    /// Position below which this subscriber needs nothing, whether or not the reader got there: on an ordered topic a
+    /// reader moves only when a message of its lane is due.
+    pub gate: u64,
 }
 
 /// Messages taken from one lane before the others get their turn.
@@ -527,12 +530,16 @@ impl<T: Payload> Subscriber<T> {
                 continue;
             };
             let mut reader = Reader::new(mapped, self.claimed.slot);
-            reader.seek_oldest().map_err(|_| RecvError::Corrupt)?;
-            // This subscriber is older than the lane: everything since the lane's birth is due.
-            let missed = if self.order.is_none() { reader.sequence() } else { 0 };
+            // This subscriber is older than the lane: everything since the lane's birth is due. On an ordered topic the
+            // order log says when.
+            let mut missed = 0;
+            if self.order.is_none() {
+                reader.seek_oldest().map_err(|_| RecvError::Corrupt)?;
+                missed = reader.sequence();
+            }
             self.index_of[lane] = Some(self.lanes.len());
             let hold = Hold::new(reader.lane().clone(), self.slot.clone());
-            self.lanes.push(Cursor { reader, hold });
+            self.lanes.push(Cursor { reader, hold, gate: 0 });
             if missed > 0 {
                 self.overtaken(missed)?;
             }
@@ -561,7 +568,8 @@ impl<T: Payload> Subscriber<T> {
         if self.core.shape.reliable {
             for cursor in &self.lanes {
                 let reader = &cursor.reader;
-                slots.set_gate(slot, reader.lane().index(), reader.position());
+                let gate = reader.position().max(cursor.gate);
+                slots.set_gate(slot, reader.lane().index(), gate);
             }
         }
         if let Some((_, index)) = &self.order {
