@@ -109,8 +109,10 @@ mod process {
         if plan.name == name
             && plan.hits_left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1
         {
-            let signal = nix::sys::signal::Signal::try_from(plan.signal).ok();
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), signal);
+            if let Ok(signal) = nix::sys::signal::Signal::try_from(plan.signal) {
+                // To this thread: another one could take a stop, and this one would run on.
+                let _ = nix::sys::signal::raise(signal);
+            }
         }
     }
 }
