@@ -192,6 +192,7 @@ impl Titled {
 pub fn figure(value: f64) -> String {
     match value {
         value if !value.is_finite() => "–".to_owned(),
+        value if value < 0.0995 => format!("{value:.4}"),
         value if value < 9.995 => format!("{value:.2}"),
         value if value < 999.5 => format!("{value:.1}"),
         value => format!("{value:.0}"),
@@ -245,6 +246,12 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn figures_keep_the_digits_that_mean_something() {
+        let values = [0.0047, 0.5, 9.99, 27.03, 999.4, 12345.6, f64::NAN];
+        assert_eq!(values.map(figure), ["0.0047", "0.50", "9.99", "27.0", "999.4", "12346", "–"]);
     }
 
     #[test]
