@@ -261,8 +261,8 @@ mod tests {
     use super::super::transport::{Carrier, Filling, Waiting};
     use super::*;
 
-    /// Sends `laps` laps of messages of `bytes` bytes from one thread to another, and returns how many
-    /// did not arrive as they were sent.
+    /// Sends `laps` laps of messages of `bytes` bytes from one thread to another, and returns how
+    /// many did not arrive as they were sent.
     fn mismatches<F: Fill>(bytes: usize, both_ways: bool, laps: usize) -> u64 {
         let spec = Spec {
             carrier: Carrier::BareRing,

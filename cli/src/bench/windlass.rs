@@ -1,8 +1,8 @@
 //! Windlass as a transport, through its public API only, with its defaults.
 //!
 //! Each direction is a reliable topic with one publisher and one subscriber. The only options set
-//! are `prefault`, so that no page fault is measured, and larger segments for messages that need
-//! them.
+//! are `prefault`, so that no page fault is measured, and larger and fewer segments for
+//! large messages.
 
 use std::path::Path;
 use std::time::Instant;
@@ -24,8 +24,8 @@ const DEFAULT_MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// Room for three messages of 1 MiB in a segment.
 const LARGE_SEGMENT_BYTES: u64 = 4 << 20;
 
-/// So few of them that the lane, 12 MiB, stays in a third-level cache: the default of eight would fill
-/// one of 32 MiB, and every copy would go to memory.
+/// So few of them that the lane, 12 MiB, stays in a third-level cache: the default of eight would
+/// fill one of 32 MiB, and every copy would go to memory.
 const LARGE_SEGMENTS: u32 = 3;
 
 /// Messages of one batch.
