@@ -550,14 +550,21 @@ impl<T: Payload> Subscriber<T> {
 
     /// Messages that are committed and that this subscriber has not read, as far as it can see.
     fn backlog(&self) -> u64 {
+        if self.evicted.is_some() {
+            return 0;
+        }
         if let Some((order, index)) = &self.order {
             return order.tail().saturating_sub(index.get());
         }
-        let behind = |cursor: &Cursor| {
-            let tail = cursor.reader.lane().look_at_tail();
-            tail.map_or(0, |(sequence, _)| sequence.saturating_sub(cursor.reader.sequence()))
+        let behind = |lane: usize| {
+            // A lane that was born since the last look is due from its birth.
+            let due = self.index_of[lane].map_or(0, |index| self.lanes[index].reader.sequence());
+            let lane = self.core.lane(lane).ok().flatten()?;
+            // A busy publisher may roll between two looks; then the next one is at its new segment.
+            let (sequence, _) = (0..100).find_map(|_| lane.look_at_tail())?;
+            Some(sequence.saturating_sub(due))
         };
-        self.lanes.iter().map(behind).sum()
+        (0..self.index_of.len()).filter_map(behind).sum()
     }
 
     /// Tells publishers and `windlass info` how far this subscriber has read.
