@@ -1,2 +1,81 @@
-//! The `windlass` command.
-fn main() {}
+//! The `windlass` command: demo, list, info, doctor and bench.
+//!
+//! One file a command; each uses the public interface of the library and nothing else. What goes
+//! wrong is one sentence on standard error. Exit status: 0 success, 1 failure, 2 wrong usage, 130
+//! interrupted.
+
+mod args;
+mod bench;
+mod demo;
+mod doctor;
+mod info;
+mod list;
+mod output;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use args::{Arguments, BenchArguments, BenchCommand, Command};
+use bench::Bench;
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    if std::env::var_os(bench::ROLE).is_some() {
+        return bench::child_main();
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) if error.is::<demo::Interrupted>() => {
+            output::complain(
+                "windlass: interrupted; its processes are ended and its bus is removed",
+            );
+            INTERRUPTED.into()
+        }
+        Err(error) => {
+            output::complain(&format!("windlass: {error:#}"));
+            FAILURE.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::List(arguments) => list::run(&arguments),
+        Command::Info(arguments) => info::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Bench(command) => Ok(benchmark(command)),
+        Command::DemoPublisher(arguments) => demo::publisher::run(&arguments),
+        Command::DemoSubscriber(arguments) => demo::subscriber::run(&arguments),
+    }
+}
+
+fn benchmark(command: BenchCommand) -> ExitCode {
+    let (bench, arguments) = match command {
+        BenchCommand::Latency(arguments) => (Bench::Latency, arguments),
+        BenchCommand::Throughput(arguments) => (Bench::Throughput, arguments),
+        BenchCommand::Fanout(arguments) => (Bench::Fanout, arguments),
+    };
+    let BenchArguments { cores, repetitions, quick, baselines, json } = arguments;
+    bench::run(bench, &bench::Options { cores, repetitions, quick, baselines, json })
+}
+
+/// Shows what clap has to say: help and version are a success, the rest is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody may be there to read it, which changes nothing.
+    let _ = error.print();
+    if error.use_stderr() {
+        USAGE.into()
+    } else {
+        ExitCode::SUCCESS
+    }
+}

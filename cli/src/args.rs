@@ -1,0 +1,279 @@
+//! What the command line may say. One type a command; the words of `--help` are here.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  windlass demo                        five processes, two of them killed, every message checked
+  windlass demo --seconds 30 --json    the same for longer, as one JSON object
+  windlass list                        the topics of the bus `default`
+  windlass info readings --bus market  who publishes, who reads, who is behind, who blocks
+  windlass doctor --bus market         repair what dead processes left behind
+  windlass bench latency               measure this machine
+
+A bus is a directory of shared memory. A name without a slash means /dev/shm/windlass-<uid>/NAME;
+anything with a slash is a path.
+
+Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted.";
+
+/// Look at, exercise and repair shared-memory message buses.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run publishers and subscribers on real data, kill some of them, and check every message
+    #[command(long_about = DEMO_HELP)]
+    Demo(DemoArguments),
+    /// List the topics of a bus
+    List(ListArguments),
+    /// Show one topic: options, publishers, subscribers, lag, counters, who blocks
+    Info(InfoArguments),
+    /// Find and repair what dead processes left in a bus
+    #[command(long_about = DOCTOR_HELP)]
+    Doctor(DoctorArguments),
+    /// Measure latency, throughput and fan-out on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// A publisher of the demo
+    #[command(hide = true)]
+    DemoPublisher(PublisherArguments),
+    /// A subscriber of the demo
+    #[command(hide = true)]
+    DemoSubscriber(SubscriberArguments),
+}
+
+// Each paragraph is one line, which clap wraps to the width of the terminal.
+const DEMO_HELP: &str = "\
+Starts two publishers and three subscribers, each a process of its own, on a bus made for the \
+occasion. The publishers send 22 695 recorded machine temperatures, again and again, as Cap'n \
+Proto messages built in shared memory, on two topics: `readings` is reliable and has two \
+subscribers, `readings-lossy` has one that is too slow on purpose. On the way one publisher and \
+one subscriber are killed with SIGKILL and replaced.
+
+Every message is compared with the recorded data, and every sequence number with the one before. \
+The demo succeeds only if nothing was lost on the reliable topic, what the slow subscriber missed \
+was reported to it exactly, the replaced publisher went on where the killed one ended, and nothing \
+of the killed is left in the topics.";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  windlass demo
+  windlass demo --seconds 60 --rate 100000
+  windlass demo --json | jq .subscribers";
+
+/// `windlass demo`.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = DEMO_EXAMPLES)]
+pub struct DemoArguments {
+    /// How long to publish
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Messages per second that each publisher sends on each topic
+    #[arg(long, value_name = "N", default_value_t = 60_000,
+          value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
+    pub rate: u64,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which bus a command looks at.
+#[derive(Clone, Debug, Args)]
+pub struct BusArgument {
+    /// The bus: a name, or a path if it has a slash in it
+    #[arg(long, value_name = "NAME_OR_PATH", default_value = "default")]
+    pub bus: String,
+}
+
+/// `windlass list`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  windlass list\n  windlass list --bus /dev/shm/mine --json")]
+pub struct ListArguments {
+    #[command(flatten)]
+    pub bus: BusArgument,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `windlass info`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  windlass info readings\n  windlass info readings --json")]
+pub struct InfoArguments {
+    /// The topic to show
+    #[arg(value_name = "TOPIC")]
+    pub topic: String,
+    #[command(flatten)]
+    pub bus: BusArgument,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_HELP: &str = "\
+Looks for what processes left in a bus when they died: nodes, lanes, subscriber slots, unfinished \
+files. A process counts as dead only when the kernel has released its lock, so the living, the \
+stopped and the debugged are never touched, and running this beside a busy bus is safe. The bus \
+repairs itself as it is used; this command does it now and says what there was.";
+
+/// `windlass doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  windlass doctor\n  windlass doctor --bus market --json")]
+pub struct DoctorArguments {
+    #[command(flatten)]
+    pub bus: BusArgument,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `windlass bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// One-way latency between two processes, beside a bare cache line and a Unix socket
+    Latency(BenchArguments),
+    /// Messages a second from one process to another, beside a bare ring and a Unix socket
+    Throughput(BenchArguments),
+    /// What a message costs its publisher with 1 to 64 subscribers
+    Fanout(BenchArguments),
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  windlass bench latency
+  windlass bench throughput --quick --json";
+
+/// How a benchmark is run.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArguments {
+    /// The two cores to run on; without it the first two allowed ones
+    #[arg(long, value_name = "A,B", value_parser = two_cores)]
+    pub cores: Option<(usize, usize)>,
+    /// Repetitions of each case [default: 30, with --quick 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: Option<u32>,
+    /// Only see that it works, in seconds
+    #[arg(long)]
+    pub quick: bool,
+    /// Only measure what the machine gives, without Windlass
+    #[arg(long)]
+    pub baselines: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn two_cores(text: &str) -> Result<(usize, usize), String> {
+    let cores = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match cores {
+        Some((a, b)) if a == b => Err("the two cores must differ".to_owned()),
+        Some(cores) => Ok(cores),
+        None => Err("expected two numbers with a comma between them, such as 0,1".to_owned()),
+    }
+}
+
+/// What every child of the demo is told.
+#[derive(Debug, Args)]
+pub struct ChildArguments {
+    /// The bus to join.
+    #[arg(long)]
+    pub bus: String,
+    /// The process whose death is this one's death.
+    #[arg(long)]
+    pub parent: i32,
+}
+
+/// `windlass demo-publisher`.
+#[derive(Debug, Args)]
+pub struct PublisherArguments {
+    #[command(flatten)]
+    pub child: ChildArguments,
+    /// The number that its messages carry.
+    #[arg(long)]
+    pub source: u32,
+    /// Messages per second on each topic.
+    #[arg(long)]
+    pub rate: u64,
+}
+
+/// `windlass demo-subscriber`.
+#[derive(Debug, Args)]
+pub struct SubscriberArguments {
+    #[command(flatten)]
+    pub child: ChildArguments,
+    /// The topic to read.
+    #[arg(long)]
+    pub topic: String,
+    /// The pace at which it reads.
+    #[arg(long)]
+    pub pace: Pace,
+    /// It was not there from the beginning.
+    #[arg(long)]
+    pub late: bool,
+}
+
+/// How a subscriber of the demo waits for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pace {
+    /// It keeps its core to itself: the lowest latency.
+    Spin,
+    /// It polls and lets others run in between.
+    Yield,
+    /// It sleeps until it is woken.
+    Block,
+    /// It looks only now and then, and is too slow.
+    Nap,
+}
+
+impl Pace {
+    /// The word for it on the command line and in tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Spin => "spin",
+            Self::Yield => "yield",
+            Self::Block => "block",
+            Self::Nap => "nap",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_the_paces_are_those_of_the_command_line() {
+        for &pace in Pace::value_variants() {
+            assert_eq!(Pace::from_str(pace.word(), false), Ok(pace));
+        }
+    }
+
+    #[test]
+    fn two_different_cores_are_asked_for() {
+        assert_eq!(two_cores("0,3"), Ok((0, 3)));
+        for wrong in ["", "1", "1,", "1,x", "2,2", "1,2,3"] {
+            assert!(two_cores(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn zero_seconds_are_refused() {
+        assert!(Arguments::try_parse_from(["windlass", "demo", "--seconds", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["windlass", "demo", "--seconds", "1"]).is_ok());
+    }
+}

@@ -1,0 +1,119 @@
+//! `windlass doctor`: finds and repairs what dead processes left in a bus.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+use windlass::{Bus, RepairReport};
+
+use crate::args::DoctorArguments;
+use crate::info::blockers;
+use crate::output::{self, some};
+
+/// What the command found and did.
+#[derive(Default, Serialize)]
+struct Diagnosis {
+    /// Where the bus is.
+    bus: String,
+    /// How many topics it has.
+    topics: u64,
+    /// What the dead left, in sentences.
+    found: Vec<String>,
+    /// How many things were repaired.
+    repaired: u64,
+    /// Of these: entries of dead nodes.
+    nodes: u64,
+    /// Subscriber slots of dead processes.
+    subscribers: u64,
+    /// Lanes of dead publishers.
+    lanes: u64,
+    /// Half-built files and directories.
+    temporaries: u64,
+    /// Whom the living wait for. Not repaired: only its owner can.
+    waiting: Vec<String>,
+    /// What is damaged. Not repaired: it would lose what may still be of use.
+    damaged: Vec<String>,
+}
+
+/// `windlass doctor`.
+pub fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
+    let bus = Bus::options().existing().open(&arguments.bus.bus)?;
+    let mut diagnosis = Diagnosis { bus: bus.path().display().to_string(), ..Diagnosis::default() };
+    examine(&bus, &mut diagnosis)?;
+    match bus.repair() {
+        Ok(report) => diagnosis.repaired_as(report),
+        // A damaged topic was found above, in its own words; anything else is said here.
+        Err(error) if diagnosis.damaged.is_empty() => diagnosis.damaged.push(error.to_string()),
+        Err(_) => {}
+    }
+    if arguments.json {
+        output::json(&diagnosis)?;
+    } else {
+        output::text(&page(&diagnosis))?;
+    }
+    Ok(if diagnosis.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Looks at every topic before anything is repaired.
+fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
+    for topic in bus.topics()? {
+        diagnosis.topics += 1;
+        let info = match bus.inspect(&topic) {
+            Ok(info) => info,
+            Err(error) if error.kind() == windlass::ErrorKind::NotFound => continue,
+            Err(error) => {
+                diagnosis.damaged.push(error.to_string());
+                continue;
+            }
+        };
+        let dead = info.subscribers.iter().filter(|subscriber| !subscriber.alive);
+        diagnosis.found.extend(dead.map(|subscriber| {
+            let pid = subscriber.pid.map_or(String::new(), |pid| format!(" of process {pid}"));
+            format!("topic {topic}: subscriber slot {}{pid} is held by the dead", subscriber.slot)
+        }));
+        let waiting = blockers(&info);
+        diagnosis.waiting.extend(waiting.iter().map(|who| format!("topic {topic}: {who}")));
+    }
+    Ok(())
+}
+
+impl Diagnosis {
+    fn repaired_as(&mut self, report: RepairReport) {
+        let RepairReport { nodes, subscribers, lanes, temporaries } = report;
+        (self.nodes, self.subscribers) = (nodes as u64, subscribers as u64);
+        (self.lanes, self.temporaries) = (lanes as u64, temporaries as u64);
+        self.repaired = self.nodes + self.subscribers + self.lanes + self.temporaries;
+    }
+}
+
+fn page(diagnosis: &Diagnosis) -> String {
+    let mut page = format!("{}: {}\n", diagnosis.bus, some(diagnosis.topics, "topic", "topics"));
+    let mut line = |head: &str, text: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "{head:<10}{text}");
+    };
+    diagnosis.found.iter().for_each(|text| line("found", text));
+    let repairs = [
+        (diagnosis.nodes, "entry of a dead node", "entries of dead nodes", "cleared"),
+        (diagnosis.subscribers, "subscriber slot", "subscriber slots", "freed"),
+        (diagnosis.lanes, "lane of a dead publisher", "lanes of dead publishers", "completed"),
+        (diagnosis.temporaries, "half-built file", "half-built files", "removed"),
+    ];
+    for (n, one, many, done) in repairs.into_iter().filter(|(n, ..)| *n > 0) {
+        line("repaired", &format!("{} {done}", some(n, one, many)));
+    }
+    diagnosis.waiting.iter().for_each(|text| line("waiting", text));
+    diagnosis.damaged.iter().for_each(|text| line("damaged", text));
+    page + verdict(diagnosis)
+}
+
+fn verdict(diagnosis: &Diagnosis) -> &'static str {
+    if !diagnosis.damaged.is_empty() {
+        "What is damaged is left as it is; to start over, remove the topic's directory."
+    } else if diagnosis.repaired > 0 {
+        "Everything that the dead left is repaired."
+    } else {
+        "Nothing to repair: the dead left nothing."
+    }
+}

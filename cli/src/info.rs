@@ -1,0 +1,277 @@
+//! `windlass info`: everything there is to know about one topic.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+use windlass::{Bus, PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};
+
+use crate::args::InfoArguments;
+use crate::list::delivery;
+use crate::output::{self, bytes, count, some, table};
+
+/// A topic, as JSON shows it.
+#[derive(Serialize)]
+struct Info {
+    bus: String,
+    name: String,
+    delivery: String,
+    schema: Option<String>,
+    closed: bool,
+    segment_bytes: u64,
+    segments_per_lane: u32,
+    publishers_max: u32,
+    subscribers_max: u32,
+    order_slots: u64,
+    evict_after_ms: Option<u128>,
+    prefault: bool,
+    mode: String,
+    fenced: bool,
+    bytes: u64,
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Subscriber>,
+    blockers: Vec<String>,
+    counters: Counters,
+}
+
+#[derive(Serialize)]
+struct Publisher {
+    lane: u32,
+    node: u32,
+    pid: Option<u32>,
+    alive: bool,
+    published: u64,
+    oldest: u64,
+    segments_taken: u64,
+    full: u64,
+    outgrown: u64,
+    blocked_by: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Subscriber {
+    slot: u32,
+    node: u32,
+    pid: Option<u32>,
+    alive: bool,
+    state: &'static str,
+    received: u64,
+    missed: u64,
+    lag_bytes: Option<u64>,
+    lag_messages: Option<u64>,
+    pins: u64,
+}
+
+/// What the topic counted since it was created.
+#[derive(Serialize)]
+struct Counters {
+    taken_over_lanes: u64,
+    reaped_subscribers: u64,
+    evictions: u64,
+    wakes: u64,
+}
+
+/// `windlass info`.
+pub fn run(arguments: &InfoArguments) -> Result<ExitCode> {
+    let bus = Bus::options().existing().open(&arguments.bus.bus)?;
+    let info = Info::new(bus.path().display().to_string(), bus.inspect(&arguments.topic)?);
+    if arguments.json {
+        output::json(&info)?;
+    } else {
+        output::text(&page(&info))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Info {
+    fn new(bus: String, info: TopicInfo) -> Self {
+        Self {
+            bus,
+            delivery: delivery(info.policy, info.ordered),
+            blockers: blockers(&info),
+            name: info.name,
+            schema: info.schema,
+            closed: info.closed,
+            segment_bytes: info.segment_bytes,
+            segments_per_lane: info.segments_per_lane,
+            publishers_max: info.publishers_max,
+            subscribers_max: info.subscribers_max,
+            order_slots: info.order_slots,
+            evict_after_ms: info.evict_after.map(|limit| limit.as_millis()),
+            prefault: info.prefault,
+            mode: format!("{:04o}", info.mode),
+            fenced: info.fenced,
+            bytes: info.bytes,
+            publishers: info.publishers.into_iter().map(Publisher::new).collect(),
+            subscribers: info.subscribers.into_iter().map(Subscriber::new).collect(),
+            counters: Counters {
+                taken_over_lanes: info.taken_over_lanes,
+                reaped_subscribers: info.reaped_subscribers,
+                evictions: info.evictions,
+                wakes: info.wakes,
+            },
+        }
+    }
+}
+
+impl Publisher {
+    fn new(info: PublisherInfo) -> Self {
+        Self {
+            lane: info.lane,
+            node: info.node,
+            pid: info.pid,
+            alive: info.alive,
+            published: info.published,
+            oldest: info.oldest,
+            segments_taken: info.segments_taken,
+            full: info.full,
+            outgrown: info.outgrown,
+            blocked_by: info.blocked_by,
+        }
+    }
+}
+
+impl Subscriber {
+    fn new(info: SubscriberInfo) -> Self {
+        Self {
+            slot: info.slot,
+            node: info.node,
+            pid: info.pid,
+            alive: info.alive,
+            state: match info.state {
+                SubscriberState::Joining => "joining",
+                SubscriberState::Active => "active",
+                SubscriberState::Evicted => "evicted",
+                SubscriberState::Lingering => "lingering",
+            },
+            received: info.received,
+            missed: info.missed,
+            lag_bytes: info.lag_bytes,
+            lag_messages: info.lag_messages,
+            pins: info.pins,
+        }
+    }
+}
+
+/// Who makes a publisher wait now, in sentences.
+pub fn blockers(info: &TopicInfo) -> Vec<String> {
+    let blocked = info.publishers.iter().filter(|publisher| publisher.alive);
+    let sentence = |publisher: &PublisherInfo| {
+        let slot = publisher.blocked_by?;
+        let subscriber = info.subscribers.iter().find(|subscriber| subscriber.slot == slot)?;
+        let behind = match subscriber.lag_bytes {
+            Some(lag) => format!("which is {} behind", bytes(lag)),
+            None => format!("which pins {} segments", subscriber.pins),
+        };
+        Some(format!(
+            "the publisher of lane {} ({}) waits for subscriber {slot} ({}), {behind}",
+            publisher.lane,
+            process(publisher.pid),
+            process(subscriber.pid),
+        ))
+    };
+    blocked.filter_map(sentence).collect()
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or("an unknown process".to_owned(), |pid| format!("process {pid}"))
+}
+
+fn page(info: &Info) -> String {
+    let mut page = format!("Topic {} of {}\n\n{}\n", info.name, info.bus, options(info));
+    // Writing to a string cannot fail, here and below.
+    let _ = writeln!(page, "{}\n{}\n", publishers(info), subscribers(info));
+    for blocker in &info.blockers {
+        let _ = writeln!(page, "Blocked: {blocker}.");
+    }
+    let Counters { taken_over_lanes, reaped_subscribers, evictions, wakes } = info.counters;
+    let _ = write!(
+        page,
+        "Since its creation: {} taken over from dead publishers, {} of dead processes freed, \
+         {} evicted, sleepers woken {} times.",
+        some(taken_over_lanes, "lane", "lanes"),
+        some(reaped_subscribers, "slot", "slots"),
+        some(evictions, "subscriber", "subscribers"),
+        count(wakes),
+    );
+    page
+}
+
+fn options(info: &Info) -> String {
+    let kind = info.schema.clone().unwrap_or_else(|| "bytes".to_owned());
+    let segment = bytes(info.segment_bytes);
+    let room = format!("{} publishers, {} subscribers", info.publishers_max, info.subscribers_max);
+    let mut lines = vec![
+        ("delivery", info.delivery.clone()),
+        ("type", kind),
+        ("lane", format!("{} segments of {segment}", info.segments_per_lane)),
+        ("room", room),
+        ("memory", bytes(info.bytes)),
+        ("mode", info.mode.clone()),
+    ];
+    lines.extend(info.evict_after_ms.map(|ms| ("evicts after", format!("{ms} ms"))));
+    if info.order_slots > 0 {
+        lines.push(("order log", format!("{} places", count(info.order_slots))));
+    }
+    if info.prefault {
+        lines.push(("prefault", "pages are touched at join".to_owned()));
+    }
+    if info.fenced {
+        lines.push(("fenced", "a member has no membarrier, so publishers fence".to_owned()));
+    }
+    if info.closed {
+        lines.push(("closed", "yes; publishing is over".to_owned()));
+    }
+    lines.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "  {name:<13} {value}");
+        text
+    })
+}
+
+fn publishers(info: &Info) -> String {
+    let mut table = table(
+        "publisher in lane> | process> | node> | | published> | oldest kept> | waited for room> \
+         | blocked by>",
+    );
+    for publisher in &info.publishers {
+        table.add_row([
+            publisher.lane.to_string(),
+            known(publisher.pid),
+            publisher.node.to_string(),
+            if publisher.alive { "alive" } else { "vacant" }.to_owned(),
+            count(publisher.published),
+            count(publisher.oldest),
+            count(publisher.full),
+            known(publisher.blocked_by),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn subscribers(info: &Info) -> String {
+    let mut table =
+        table("subscriber in slot> | process> | node> | | received> | missed> | behind> | pins>");
+    for subscriber in &info.subscribers {
+        let behind = match (subscriber.lag_messages, subscriber.lag_bytes) {
+            (Some(messages), _) => format!("{} messages", count(messages)),
+            (None, Some(lag)) => bytes(lag),
+            (None, None) => String::new(),
+        };
+        table.add_row([
+            subscriber.slot.to_string(),
+            known(subscriber.pid),
+            subscriber.node.to_string(),
+            if subscriber.alive { subscriber.state } else { "dead" }.to_owned(),
+            count(subscriber.received),
+            count(subscriber.missed),
+            behind,
+            subscriber.pins.to_string(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn known(number: Option<u32>) -> String {
+    number.map_or(String::new(), |number| number.to_string())
+}

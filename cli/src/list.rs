@@ -1,0 +1,107 @@
+//! `windlass list`: the topics of a bus.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+use windlass::Bus;
+
+use crate::args::ListArguments;
+use crate::output::{self, bytes, count};
+
+/// What the command found.
+#[derive(Serialize)]
+struct List {
+    /// Where the bus is.
+    bus: String,
+    /// Its topics, in the order of their names.
+    topics: Vec<Entry>,
+}
+
+/// One topic, or why it cannot be looked at.
+#[derive(Serialize)]
+struct Entry {
+    name: String,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Standing {
+    Sound(Summary),
+    Damaged { error: String },
+}
+
+/// What fits a line.
+#[derive(Serialize)]
+struct Summary {
+    delivery: String,
+    schema: Option<String>,
+    publishers: usize,
+    subscribers: usize,
+    published: u64,
+    bytes: u64,
+    closed: bool,
+}
+
+/// `windlass list`.
+pub fn run(arguments: &ListArguments) -> Result<ExitCode> {
+    let bus = Bus::options().existing().open(&arguments.bus.bus)?;
+    let topics = bus.topics()?.into_iter().filter_map(|name| entry(&bus, name)).collect();
+    let list = List { bus: bus.path().display().to_string(), topics };
+    if arguments.json {
+        output::json(&list)?;
+    } else {
+        output::text(&page(&list))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Looks at a topic; `None` if it is gone by now. A damaged topic must not hide the others.
+fn entry(bus: &Bus, name: String) -> Option<Entry> {
+    let standing = match bus.inspect(&name) {
+        Ok(info) => Standing::Sound(Summary {
+            delivery: delivery(info.policy, info.ordered),
+            schema: info.schema,
+            publishers: info.publishers.iter().filter(|publisher| publisher.alive).count(),
+            subscribers: info.subscribers.iter().filter(|subscriber| subscriber.alive).count(),
+            published: info.publishers.iter().map(|publisher| publisher.published).sum(),
+            bytes: info.bytes,
+            closed: info.closed,
+        }),
+        Err(error) if error.kind() == windlass::ErrorKind::NotFound => return None,
+        Err(error) => Standing::Damaged { error: error.to_string() },
+    };
+    Some(Entry { name, standing })
+}
+
+/// `reliable`, `lossy`, and whether ordered.
+pub fn delivery(policy: windlass::Policy, ordered: bool) -> String {
+    format!("{policy}{}", if ordered { ", ordered" } else { "" })
+}
+
+fn page(list: &List) -> String {
+    if list.topics.is_empty() {
+        return format!("The bus {} has no topics.", list.bus);
+    }
+    let mut table = output::table(
+        "topic | delivery | type | publishers> | subscribers> | published> | memory> |",
+    );
+    for Entry { name, standing } in &list.topics {
+        match standing {
+            Standing::Sound(summary) => table.add_row([
+                name.clone(),
+                summary.delivery.clone(),
+                summary.schema.clone().unwrap_or_else(|| "bytes".to_owned()),
+                summary.publishers.to_string(),
+                summary.subscribers.to_string(),
+                count(summary.published),
+                bytes(summary.bytes),
+                if summary.closed { "closed" } else { "" }.to_owned(),
+            ]),
+            Standing::Damaged { error } => table.add_row([name, error]),
+        };
+    }
+    format!("{}\n{}", list.bus, table.trim_fmt())
+}
