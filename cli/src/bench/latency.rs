@@ -184,9 +184,9 @@ impl Report {
         let alone = self.capnp_alone;
         println!(
             "\n× two lines: the median batch against the bare two-line ping-pong around it; \
-             beside it the fastest\nbatch against the fastest. Percentiles include half a \
-             reading of the clock ({} ns a reading).\nCap'n Proto alone, in private memory: build {} ns, \
-             build and read three fields {} ns.",
+             beside it the\nfastest batch against the fastest. Percentiles include half a \
+             reading of the clock\n({} ns a reading). Cap'n Proto alone, in private memory: \
+             build {} ns, build and read\nthree fields {} ns.",
             figure(self.clock_ns),
             figure(alone.build),
             figure(alone.build_and_read)
