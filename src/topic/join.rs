@@ -103,6 +103,10 @@ fn damaged(core: &Core, lane: usize) -> Error {
 
 /// Begins in every lane by itself.
 fn begin_in_lanes(core: &Core, lanes: &mut [Cursor], start: Start) -> Result<()> {
+    if let (Start::Sequence(wanted @ 1..), []) = (start, &*lanes) {
+        // Nothing was ever published: a lane that is born later begins at 0, which was not asked for.
+        return Err(no_such_sequence(&core.name, "", wanted, 0, 0));
+    }
     for cursor in lanes {
         let reader = &mut cursor.reader;
         let lane = reader.lane().index();
