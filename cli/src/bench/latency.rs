@@ -182,7 +182,7 @@ impl Report {
             self.print_size(bytes);
         }
         let alone = self.capnp_alone;
-        println!(
+        report::say(format_args!(
             "\n× two lines: the median batch against the bare two-line ping-pong around it; \
              beside it the\nfastest batch against the fastest. Percentiles include half a \
              reading of the clock\n({} ns a reading). Cap'n Proto alone, in private memory: \
@@ -190,7 +190,7 @@ impl Report {
             figure(self.clock_ns),
             figure(alone.build),
             figure(alone.build_and_read)
-        );
+        ));
         self.print_typed();
     }
 
@@ -248,12 +248,12 @@ impl Report {
         for (state, figures) in typed.figures.each() {
             let state_is = |name: &str| name == state;
             let raw = raw.and_then(|row| row.figures.each().find(|(name, _)| state_is(name)));
-            println!(
+            report::say(format_args!(
                 "{state}: typed {} ns one way, less Cap'n Proto alone {} ns; raw words {} ns.",
                 figure(figures.median),
                 figure(figures.median - self.capnp_alone.build_and_read),
                 figure_or_dash(raw.map(|(_, figures)| figures.median))
-            );
+            ));
         }
     }
 }

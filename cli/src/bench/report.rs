@@ -4,6 +4,9 @@
 //! A repetition counts for a state only if the looks before and behind it agree. Figures of two
 //! states never meet in one row.
 
+use std::fmt;
+use std::io::{self, Write};
+
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -130,14 +133,14 @@ fn summary<S>(chosen: &[&Sample<S>], span: impl Fn(&Ping) -> Span) -> Span {
 impl Setting {
     /// What a person has to know before reading a table.
     pub fn print(&self) {
-        println!("{}", self.machine.sentence());
-        println!(
+        say(format_args!("{}", self.machine.sentence()));
+        say(format_args!(
             "Driver on core {}, peer on core {}, {} repetitions of each case{}.",
             self.cores.0,
             self.cores.1,
             self.repetitions,
             if self.quick { " (a smoke run: the figures are rough)" } else { "" }
-        );
+        ));
         let mut table = table(
             "Bare cache-line ping-pong, one way, ns",
             &["state", "one line, min", "median", "two lines, min", "median"],
@@ -149,10 +152,10 @@ impl Setting {
         }
         table.print();
         if self.ping.moved > 0 {
-            println!(
+            say(format_args!(
                 "The machine moved during {} repetitions, which do not count.",
                 self.ping.moved
-            );
+            ));
         }
     }
 }
@@ -184,7 +187,7 @@ impl Titled {
         if let Some(first) = self.table.column_mut(0) {
             first.set_cell_alignment(CellAlignment::Left);
         }
-        println!("\n{}\n{}", self.title, self.table);
+        say(format_args!("\n{}\n{}", self.title, self.table));
     }
 }
 
@@ -213,10 +216,24 @@ pub fn size(bytes: usize) -> String {
     }
 }
 
+/// Prints a line. A reader that is gone has seen what it wanted.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
 /// Prints a report as one JSON object.
+///
+/// # Errors
+///
+/// Fails if it cannot be written whole, unless its reader is gone.
 pub fn print_json(report: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(report).during("cannot write the report")?);
-    Ok(())
+    let text = serde_json::to_string_pretty(report).during("cannot write the report")?;
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).during("cannot write the report")
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

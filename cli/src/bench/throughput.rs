@@ -207,14 +207,14 @@ impl Report {
         }
         copies.print();
         SIZES.iter().for_each(|&bytes| self.print_size(bytes));
-        println!(
+        report::say(format_args!(
             "\n× bare ring: against the bare ring written the same way, with the better of its two \
              receivers; the\nmedians, and the bests.\nTyped, on one core: {} ns a message through \
              a topic, {} ns for Cap'n Proto alone: {} ×.",
             figure_or_dash(self.typed_cost.map(|cost| cost.median)),
             figure(self.capnp_alone.build_and_read),
             figure_or_dash(self.typed_ratio)
-        );
+        ));
     }
 
     fn print_size(&self, bytes: usize) {
