@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 impl<T: Payload> Subscriber<T> {
     pub(crate) fn join(core: Arc<Core>, start: Start) -> Result<Self> {
+        core.member.check_process()?;
         if !sys::register_barrier() {
             core.bell.demand_fences();
         }

@@ -170,6 +170,7 @@ impl<T: Payload> TopicBuilder<T> {
     }
 
     fn shape(&self) -> Result<Shape> {
+        self.member.check_process()?;
         crate::shm::home::check_name("topic", &self.name)?;
         let ordered = self.ordered.unwrap_or(false);
         let schema = T::schema()?.unwrap_or_default();

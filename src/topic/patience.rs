@@ -21,6 +21,9 @@ impl Patience {
     }
 }
 
+/// How long a wait for room stays awake: a subscriber that reads frees a segment within this time.
+const AWAKE: Duration = Duration::from_micros(200);
+
 /// One wait for room: spins, then yields, then sleeps for longer and longer up to a millisecond.
 ///
 /// Subscribers never signal a publisher; that would cost them a shared write per segment for the sake of the rare
@@ -52,7 +55,7 @@ impl Pause {
                 _ => return false,
             },
         };
-        if !self.backoff.is_completed() {
+        if !self.backoff.is_completed() || self.started.elapsed() < AWAKE {
             self.backoff.snooze();
             return true;
         }

@@ -123,6 +123,7 @@ pub struct Publisher<T: Payload> {
 
 impl<T: Payload> Publisher<T> {
     pub(crate) fn join(core: Arc<Core>) -> Result<Self> {
+        core.member.check_process()?;
         if core.is_closed() {
             let message = format!("topic {} was closed; remove it to start over", core.name);
             return Err(Error::new(ErrorKind::Closed, message));
@@ -380,7 +381,7 @@ impl Publisher<Raw> {
     /// Keeps the lines of small messages clean, and so owned, ahead of the position.
     #[inline]
     pub(super) fn write_ahead(&mut self, len: usize) {
-        if frame::frame_bytes(len) <= crate::limits::CLEAN_AHEAD_BYTES / 4 {
+        if frame::frame_bytes(len) <= crate::limits::CLEAN_AHEAD_BYTES {
             self.writer.clean(len);
         }
     }

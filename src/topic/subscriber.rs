@@ -178,7 +178,7 @@ impl<T: Payload> Subscriber<T> {
             missed: 0,
             unreported: 0,
             evicted: None,
-            pace: Pace::default(),
+            pace: Pace::new(u64::from(core.shape.segments) * core.shape.segment_bytes),
             fork_epoch: sys::fork_epoch(),
             core,
             _not_sync: PhantomData,
@@ -239,7 +239,7 @@ impl<T: Payload> Subscriber<T> {
                 None => return Ok(None),
             },
         };
-        self.pace.found();
+        self.pace.found(found.len);
         Ok(Some(self.message(found)))
     }
 

@@ -40,10 +40,14 @@ pub enum Next {
 }
 
 /// Adapts the pauses of one subscriber to its stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
+    /// Payload bytes since the last look that found nothing, at which a publisher may be waiting for this subscriber.
+    bytes_max: u64,
     /// Messages since the last look that found nothing.
     batch: u32,
+    /// Their payload bytes.
+    bytes: u64,
     /// Spin hints after a look that found nothing.
     pause: u32,
     /// Looks in a row that found nothing.
@@ -51,24 +55,34 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A message was there.
+    /// For lanes of `lane_bytes`.
+    pub fn new(lane_bytes: u64) -> Self {
+        Self { bytes_max: lane_bytes / 4, batch: 0, bytes: 0, pause: 0, looks: 0 }
+    }
+
+    /// A message of `len` payload bytes was there.
     #[inline]
-    pub fn found(&mut self) {
+    pub fn found(&mut self, len: usize) {
         self.batch = self.batch.saturating_add(1);
+        self.bytes += len as u64;
     }
 
     /// Nothing was there: pauses as the stream deserves and says what to do next.
     pub fn nothing(&mut self, wait: Wait) -> Next {
         if self.batch > 0 {
             self.looks = 0;
-            // A run of messages means that the publisher is ahead of us: let it run further ahead. A single one means
-            // that we wait for it: look again at once.
-            self.pause = if self.batch > 1 {
+            self.pause = if self.bytes > self.bytes_max {
+                // The lane fills up while we pause: the publisher waits for us, or soon will.
+                self.pause / 2
+            } else if self.batch > 1 {
+                // A run of messages means that the publisher is ahead of us: let it run further ahead.
                 (self.pause * 2).max(16).min(PAUSE_MAX).min(self.batch.saturating_mul(16))
             } else {
+                // A single one means that we wait for the publisher: look again at once.
                 self.pause / 4
             };
             self.batch = 0;
+            self.bytes = 0;
         } else {
             self.pause /= 2;
         }
@@ -97,9 +111,9 @@ mod tests {
 
     #[test]
     fn an_answering_peer_is_looked_for_without_pauses() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(1 << 23);
         for _ in 0..100 {
-            pace.found();
+            pace.found(64);
             pace.nothing(Wait::Spin);
             assert_eq!(pace.pause, 0);
         }
@@ -107,9 +121,9 @@ mod tests {
 
     #[test]
     fn a_busy_stream_is_drained_in_batches_and_an_idle_one_looked_at_again() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(1 << 23);
         for _ in 0..20 {
-            (0..1000).for_each(|_| pace.found());
+            (0..1000).for_each(|_| pace.found(64));
             pace.nothing(Wait::Spin);
         }
         assert_eq!(pace.pause, PAUSE_MAX);
@@ -120,10 +134,25 @@ mod tests {
     }
 
     #[test]
+    fn a_publisher_that_fills_its_lane_is_not_left_waiting() {
+        let mut pace = Pace::new(1 << 20);
+        for _ in 0..20 {
+            (0..1000).for_each(|_| pace.found(64));
+            pace.nothing(Wait::Spin);
+        }
+        assert_eq!(pace.pause, PAUSE_MAX);
+        for _ in 0..20 {
+            (0..100).for_each(|_| pace.found(65536));
+            pace.nothing(Wait::Spin);
+        }
+        assert_eq!(pace.pause, 0);
+    }
+
+    #[test]
     fn a_blocking_wait_sleeps_after_some_looks() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(1 << 23);
         let looks = (0..).take_while(|_| pace.nothing(Wait::Block) == Next::Look).count();
         assert_eq!(looks as u32, LOOKS_BEFORE_SLEEP - 1);
-        assert_eq!(Pace::default().nothing(Wait::Spin), Next::Look);
+        assert_eq!(Pace::new(1 << 23).nothing(Wait::Spin), Next::Look);
     }
 }
