@@ -19,6 +19,7 @@ const SLOTS_AT: usize = 1024;
 
 /// This process's membership of a bus: a node. It lives until the last handle that was made through it is dropped.
 pub struct Member {
+    home: Home,
     folder: Folder,
     lock: NodeLock,
     table: NodeTable,
@@ -33,6 +34,23 @@ impl Member {
     /// The folder of the bus.
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// Refuses to go on in a child that inherited this membership through `fork`: it would act in
+    /// the name of its parent.
+    ///
+    /// # Errors
+    ///
+    /// `Forked` in such a child.
+    pub fn check_process(&self) -> Result<()> {
+        if self.lock.is_inherited() {
+            let text = format!(
+                "this handle of bus {} was inherited through fork; open the bus again in the child",
+                self.folder
+            );
+            return Err(Error::new(ErrorKind::Forked, text));
+        }
+        Ok(())
     }
 
     /// Whether a node lives. `false` only on the kernel's word.
@@ -102,7 +120,7 @@ impl BusOptions {
                 _ => error,
             })?
         };
-        Bus::join(folder)
+        Bus::join(home, folder)
     }
 }
 
@@ -174,11 +192,12 @@ impl Bus {
     ///
     /// `NoSpace` if there is no memory, or no descriptor left.
     pub fn anonymous() -> Result<Self> {
-        let (folder, _) = Home::anonymous().open_bus(0o700, |folder| build(folder, 0o600))?;
-        Self::join(folder)
+        let home = Home::anonymous();
+        let (folder, _) = home.open_bus(0o700, |folder| build(folder, 0o600))?;
+        Self::join(home, folder)
     }
 
-    fn join(folder: Folder) -> Result<Self> {
+    fn join(home: Home, folder: Folder) -> Result<Self> {
         let what = format!("{folder}/{CONTROL}");
         let file = folder.open_file(CONTROL, Access::Write)?;
         let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
@@ -192,7 +211,7 @@ impl Bus {
         let id = table.draw_id()?;
         let lock = NodeLock::acquire(|| folder.open_file(CONTROL, Access::Write), id)?;
         table.join(&lock, std::process::id())?;
-        Ok(Self { member: Arc::new(Member { folder, lock, table }) })
+        Ok(Self { member: Arc::new(Member { home, folder, lock, table }) })
     }
 
     /// Names a topic of this bus, to create or open it. `T` is [`Raw`](crate::Raw) for bytes or the `Owned` type of a
@@ -203,6 +222,7 @@ impl Bus {
 
     /// The names of all topics, in order.
     pub fn topics(&self) -> Result<Vec<String>> {
+        self.member.check_process()?;
         self.member.folder().folders(".topic")
     }
 
@@ -216,6 +236,7 @@ impl Bus {
     }
 
     fn open_core(&self, topic: &str, access: Access) -> Result<Arc<Core>> {
+        self.member.check_process()?;
         crate::shm::home::check_name("topic", topic)?;
         let folder = self.member.folder();
         let opened =
@@ -235,6 +256,7 @@ impl Bus {
     ///
     /// `NotFound` if there is no such topic.
     pub fn remove_topic(&self, topic: &str) -> Result<()> {
+        self.member.check_process()?;
         crate::shm::home::check_name("topic", topic)?;
         self.member.folder().remove_folder(&format!("{topic}.topic"))
     }
@@ -255,18 +277,16 @@ impl Bus {
     ///
     /// The first topic that cannot be opened or is damaged; what could be repaired is.
     pub fn repair(&self) -> Result<RepairReport> {
+        self.member.check_process()?;
         let mut report =
             RepairReport { nodes: self.member.table.reap(&self.member.lock), ..Default::default() };
-        report.temporaries = self.member.folder().sweep_temporaries();
+        let (home, folder) = (&self.member.home, self.member.folder());
+        report.temporaries = home.sweep_temporaries() + folder.sweep_temporaries();
         let mut failed = None;
         for topic in self.topics()? {
-            let repaired = self.open_core(&topic, Access::Write).and_then(|core| repair(&core));
-            match repaired {
-                Ok((subscribers, lanes)) => {
-                    report.subscribers += subscribers;
-                    report.lanes += lanes;
-                }
-                Err(error) => failed = failed.or(Some(error)),
+            let core = self.open_core(&topic, Access::Write);
+            if let Err(error) = core.and_then(|core| repair(&core, &mut report)) {
+                failed = failed.or(Some(error));
             }
         }
         failed.map_or(Ok(report), Err)

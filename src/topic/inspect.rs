@@ -1,5 +1,6 @@
 //! Looking at a topic from outside, and repairing what the dead left in it.
 
+use crate::bus::RepairReport;
 use crate::error::Result;
 use crate::layout::control;
 use crate::layout::lane as lane_layout;
@@ -234,18 +235,20 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
     Ok(all)
 }
 
-/// Frees the slots and completes the lanes of the dead; returns how many of each.
-pub(crate) fn repair(core: &Core) -> Result<(usize, usize)> {
-    let reaped = (0..core.slots.high())
+/// Frees the slots, completes the lanes and removes the half-built files of the dead; adds how many
+/// of each to `report`.
+pub(crate) fn repair(core: &Core, report: &mut RepairReport) -> Result<()> {
+    report.subscribers += (0..core.slots.high())
         .filter(|slot| core.reap_if_dead(*slot, core.slots.owner(*slot)))
         .count();
-    core.folder.sweep_temporaries();
+    report.temporaries += core.folder.sweep_temporaries();
     let mut lanes = 0;
     for lane in 0..core.shape.publishers_max as usize {
         lanes += usize::from(lease::repair(core, lane)?);
     }
+    report.lanes += lanes;
     if lanes > 0 {
         core.wake_all();
     }
-    Ok((reaped, lanes))
+    Ok(())
 }
