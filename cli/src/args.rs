@@ -83,6 +83,9 @@ pub struct DemoArguments {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Send one wrong row, to see that the demo fails: a test of the test
+    #[arg(long, hide = true)]
+    pub spoil: bool,
 }
 
 /// Which bus a command looks at.
@@ -203,6 +206,9 @@ pub struct PublisherArguments {
     /// Messages per second on each topic.
     #[arg(long)]
     pub rate: u64,
+    /// Send one wrong row.
+    #[arg(long)]
+    pub spoil: bool,
 }
 
 /// `windlass demo-subscriber`.

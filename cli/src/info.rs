@@ -1,6 +1,5 @@
 //! `windlass info`: everything there is to know about one topic.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -179,23 +178,26 @@ fn process(pid: Option<u32>) -> String {
 }
 
 fn page(info: &Info) -> String {
-    let mut page = format!("Topic {} of {}\n\n{}\n", info.name, info.bus, options(info));
-    // Writing to a string cannot fail, here and below.
-    let _ = writeln!(page, "{}\n{}\n", publishers(info), subscribers(info));
-    for blocker in &info.blockers {
-        let _ = writeln!(page, "Blocked: {blocker}.");
+    let head = format!("Topic {} of {}", info.name, info.bus);
+    let mut parts = vec![head, options(info), publishers(info), subscribers(info)];
+    if !info.blockers.is_empty() {
+        let lines = info.blockers.iter().map(|blocker| format!("Blocked: {blocker}."));
+        parts.push(lines.collect::<Vec<_>>().join("\n"));
     }
-    let Counters { taken_over_lanes, reaped_subscribers, evictions, wakes } = info.counters;
-    let _ = write!(
-        page,
-        "Since its creation: {} taken over from dead publishers, {} of dead processes freed, \
-         {} evicted, sleepers woken {} times.",
+    parts.push(counters(&info.counters));
+    parts.join("\n\n")
+}
+
+fn counters(counters: &Counters) -> String {
+    let Counters { taken_over_lanes, reaped_subscribers, evictions, wakes } = *counters;
+    format!(
+        "Since its creation: {} taken over from dead publishers, {} freed,\n\
+         {} evicted, sleepers woken {}.",
         some(taken_over_lanes, "lane", "lanes"),
-        some(reaped_subscribers, "slot", "slots"),
-        some(evictions, "subscriber", "subscribers"),
-        count(wakes),
-    );
-    page
+        some(reaped_subscribers, "dead subscriber", "dead subscribers"),
+        some(evictions, "living one", "living ones"),
+        some(wakes, "time", "times"),
+    )
 }
 
 fn options(info: &Info) -> String {
@@ -223,10 +225,8 @@ fn options(info: &Info) -> String {
     if info.closed {
         lines.push(("closed", "yes; publishing is over".to_owned()));
     }
-    lines.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "  {name:<13} {value}");
-        text
-    })
+    let lines = lines.iter().map(|(name, value)| format!("  {name:<13} {value}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn publishers(info: &Info) -> String {

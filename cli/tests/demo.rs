@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use common::Folder;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -16,7 +17,8 @@ const ENOUGH: Duration = Duration::from_secs(60);
 
 #[test]
 fn short_demo_loses_nothing_and_counts_what_was_missed() {
-    let ran = common::windlass(&["demo", "--seconds", "2", "--json"]);
+    let folder = Folder::new();
+    let ran = folder.windlass(&["demo", "--seconds", "2", "--json"]);
     assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
     let outcome = ran.json();
     assert_eq!(outcome["ok"], true);
@@ -39,8 +41,18 @@ fn short_demo_loses_nothing_and_counts_what_was_missed() {
 }
 
 #[test]
+fn demo_that_sends_a_wrong_row_fails_and_says_which() {
+    let folder = Folder::new();
+    let ran = folder.windlass(&["demo", "--seconds", "1", "--spoil"]);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
+    let found = "lane 0: message 100 carries row 101, expected 100";
+    assert!(ran.stdout.contains("FAILED: ") && ran.stdout.contains(found), "{}", ran.stdout);
+}
+
+#[test]
 fn interrupted_demo_leaves_nothing_behind() {
-    let mut demo = Demo::start();
+    let folder = Folder::new();
+    let mut demo = Demo::start(&folder);
     kill(demo.pid(), Signal::SIGINT).expect("it runs");
     let status = demo.process.wait().expect("it ends");
     assert_eq!(status.code(), Some(130));
@@ -50,7 +62,8 @@ fn interrupted_demo_leaves_nothing_behind() {
 
 #[test]
 fn children_die_with_their_parent() {
-    let mut demo = Demo::start();
+    let folder = Folder::new();
+    let mut demo = Demo::start(&folder);
     assert!(members_of(&demo.bus).len() >= 5);
     demo.process.kill().expect("it runs");
     demo.process.wait().expect("it ends");
@@ -59,8 +72,15 @@ fn children_die_with_their_parent() {
         assert!(Instant::now() < deadline, "{:?} live on", members_of(&demo.bus));
         std::thread::yield_now();
     }
+    // Five processes were killed at once: two lanes of each topic, and three subscribers.
+    let doctor = || folder.windlass(&["doctor", "--bus", &demo.bus, "--json"]).json();
+    let diagnosis = doctor();
+    assert_eq!(diagnosis["lanes"], 4, "{diagnosis}");
+    assert_eq!(diagnosis["subscribers"], 3, "{diagnosis}");
+    assert_eq!(diagnosis["found"].as_array().map(Vec::len), Some(3), "{diagnosis}");
+    assert_eq!(doctor()["repaired"], 0);
     // Nobody was left to remove the bus; the next demo does it.
-    let ran = common::windlass(&["demo", "--seconds", "1", "--json"]);
+    let ran = folder.windlass(&["demo", "--seconds", "1", "--json"]);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
     assert!(!Path::new(&demo.bus).exists(), "{} is left", demo.bus);
 }
@@ -72,8 +92,8 @@ struct Demo {
 }
 
 impl Demo {
-    fn start() -> Self {
-        let mut command = common::command(&["demo", "--seconds", "600"]);
+    fn start(folder: &Folder) -> Self {
+        let mut command = folder.command(&["demo", "--seconds", "600"]);
         let mut process =
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
         let stderr = BufReader::new(process.stderr.take().expect("it is a pipe"));

@@ -50,8 +50,11 @@ use crate::output;
 
 /// `windlass demo`.
 pub fn run(arguments: &DemoArguments) -> Result<ExitCode> {
+    let fleet = fleet::Fleet::new();
+    // Before there is anything to clean up.
+    fleet.interruptible()?;
     let home = home::Home::new()?;
-    let outcome = scenario::Scenario::new(arguments, home.bus())?.run()?;
+    let outcome = scenario::Scenario::new(arguments, home.bus(), fleet)?.run()?;
     if arguments.json {
         output::json(&outcome)?;
     } else {

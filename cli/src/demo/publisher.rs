@@ -24,6 +24,8 @@ use crate::args::PublisherArguments;
 /// A publisher wakes this often and sends what is due. Shorter is smoother, and costs more
 /// wake-ups.
 const TICK: Duration = Duration::from_micros(250);
+/// With `--spoil` this message of each lane carries the row of the next one.
+const SPOILED: u64 = 100;
 /// At most this many rows are sent before orders are looked at again.
 const BURST_MAX: u64 = 512;
 
@@ -38,7 +40,7 @@ fn publish(arguments: &PublisherArguments, link: &mut Link) -> Result<Figures> {
     let bus = Bus::open(&arguments.child.bus)?;
     let mut lanes = topics::ALL
         .iter()
-        .map(|topic| Lane::open(&bus, topic, arguments.source))
+        .map(|topic| Lane::open(&bus, topic, arguments))
         .collect::<Result<Vec<_>>>()?;
     // The kernel may end sleeps 50 µs late by default, which would show as bursts. Not essential.
     let _ = set_timerslack(1);
@@ -92,16 +94,18 @@ impl Schedule {
 struct Lane {
     publisher: Publisher<reading::Owned>,
     source: u32,
+    spoiled: Option<u64>,
     figures: PublishedLane,
 }
 
 impl Lane {
-    fn open(bus: &Bus, topic: &str, source: u32) -> Result<Self> {
+    fn open(bus: &Bus, topic: &str, arguments: &PublisherArguments) -> Result<Self> {
         let publisher = topics::builder(bus, topic).open()?.publisher()?;
         let next = publisher.sequence();
         let lane = Some(publisher.lane());
         let figures = PublishedLane { topic: topic.to_owned(), lane, first: next, next };
-        Ok(Self { publisher, source, figures })
+        let spoiled = arguments.spoil.then_some(SPOILED);
+        Ok(Self { publisher, source: arguments.source, spoiled, figures })
     }
 
     fn publish(&mut self, data: &DataSet) -> Result<()> {
@@ -111,7 +115,8 @@ impl Lane {
             .publisher
             .loan_timeout(topics::FULL_FOR_MAX)
             .with_context(|| format!("cannot publish on {}", self.figures.topic))?;
-        message::write(loan.init_root(), stamp, data.row(index));
+        let row = data.row(index + u64::from(self.spoiled == Some(index)));
+        message::write(loan.init_root(), stamp, row);
         let receipt =
             loan.publish().with_context(|| format!("cannot publish on {}", self.figures.topic))?;
         if receipt.sequence != index {

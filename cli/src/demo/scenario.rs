@@ -60,9 +60,7 @@ pub struct Blow {
 
 impl<'a> Scenario<'a> {
     /// Opens the topics; nobody is started yet.
-    pub fn new(arguments: &'a DemoArguments, bus: &'a Bus) -> Result<Self> {
-        let fleet = Fleet::new();
-        fleet.interruptible()?;
+    pub fn new(arguments: &'a DemoArguments, bus: &'a Bus, fleet: Fleet) -> Result<Self> {
         let topics = topics::ALL
             .iter()
             .map(|topic| topics::builder(bus, topic).open())
@@ -106,6 +104,7 @@ impl<'a> Scenario<'a> {
         let mut command = self.command("demo-publisher")?;
         command.args(["--source", &source.to_string()]);
         command.args(["--rate", &self.arguments.rate.to_string()]);
+        command.args(self.arguments.spoil.then_some("--spoil"));
         self.start(name, command, Role::Publisher { source })
     }
 

@@ -33,7 +33,11 @@ pub fn command(arguments: &[&str]) -> Command {
 
 /// Runs the binary to its end.
 pub fn windlass(arguments: &[&str]) -> Ran {
-    let output = command(arguments).output().expect("the binary runs");
+    run(&mut command(arguments))
+}
+
+fn run(command: &mut Command) -> Ran {
+    let output = command.output().expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("it prints text");
     Ran { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -64,6 +68,18 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The binary with these arguments, for which this is where buses are.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command.env("WINDLASS_ROOT", &self.0);
+        command
+    }
+
+    /// Runs the binary to its end; this is where its buses are.
+    pub fn windlass(&self, arguments: &[&str]) -> Ran {
+        run(&mut self.command(arguments))
     }
 
     /// Makes an empty bus in it and returns its path.
