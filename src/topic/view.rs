@@ -142,13 +142,14 @@ impl<T: Payload> View<T> {
     ///
     /// If the range is out of bounds, as for a slice.
     pub fn slice(&self, range: impl RangeBounds<usize>) -> View<Raw> {
+        // An end of the range of numbers is out of bounds, and must not wrap to 0.
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
-            Bound::Excluded(start) => start + 1,
+            Bound::Excluded(start) => start.saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(end) => end + 1,
+            Bound::Included(end) => end.checked_add(1).expect("a slice ends within its view"),
             Bound::Excluded(end) => *end,
             Bound::Unbounded => self.spot.len,
         };
