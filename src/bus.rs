@@ -5,7 +5,7 @@ use crate::layout::header::{Header, Kind, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
 use crate::shm::home::{Folder, Home};
 use crate::shm::map::{self, Access};
-use crate::shm::node::{NodeLock, NodeTable, SLOT_BYTES};
+use crate::shm::node::{Node, NodeLock, NodeTable, SLOT_BYTES};
 use crate::shm::sys;
 use crate::topic::core::Core;
 use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
@@ -292,6 +292,17 @@ impl Bus {
         failed.map_or(Ok(report), Err)
     }
 
+    /// The nodes that have an entry in the bus, the dead included.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        let info = |node: Node| NodeInfo {
+            node: node.id,
+            pid: node.pid,
+            pid_namespace: node.namespace,
+            alive: self.member.is_alive(node.id),
+        };
+        self.member.table.nodes().into_iter().map(info).collect()
+    }
+
     /// Where the bus is.
     pub fn path(&self) -> PathBuf {
         self.member.folder().path().to_owned()
@@ -307,6 +318,19 @@ impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bus").field("path", &self.path()).field("node", &self.node()).finish()
     }
+}
+
+/// A member of a bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its number, never used twice.
+    pub node: u32,
+    /// Its process, in the name space that it runs in.
+    pub pid: u32,
+    /// The inode of that name space; 0 if it is not known.
+    pub pid_namespace: u32,
+    /// Whether the kernel still holds its lock.
+    pub alive: bool,
 }
 
 /// What [`Bus::repair`] found and repaired.

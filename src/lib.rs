@@ -6,6 +6,7 @@ pub mod step;
 
 #[cfg(not(windlass_loom))]
 mod bus;
+#[cfg(not(windlass_loom))]
 mod error;
 #[cfg(not(windlass_loom))]
 mod message;
@@ -35,7 +36,8 @@ pub mod ring;
 pub mod shm;
 
 #[cfg(not(windlass_loom))]
-pub use bus::{Bus, BusOptions, RepairReport};
+pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
+#[cfg(not(windlass_loom))]
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
 pub use topic::{

@@ -5,7 +5,7 @@ pub const HEADER_BYTES: usize = 4096;
 
 /// Words that different processes write are this far apart: two cache lines, because the adjacent-line prefetcher
 /// of current processors moves lines in pairs.
-pub const LINE: usize = if cfg!(windlass_loom) { 64 } else { 128 };
+pub const LINE: usize = if cfg!(windlass_loom) { 40 } else { 128 };
 
 /// Smallest segment: a page. A smaller one would roll more often than it carries messages.
 pub const SEGMENT_BYTES_MIN: u64 = 4096;
@@ -59,9 +59,9 @@ pub const NODES_MAX: usize = 1024;
 /// A sleeper looks again after this long, whatever happened to the process that should have woken it.
 pub const SLEEP_MS_MAX: u64 = 50;
 
-/// Bytes that a publisher keeps zeroed ahead of its position. Enough that a burst of small messages does not stop to
-/// clean, little enough that the lines are still in the first-level cache when they are written.
-pub const CLEAN_AHEAD_BYTES: usize = if cfg!(windlass_loom) { 8 } else { 4096 };
+/// Bytes that a publisher zeroes at a time ahead of its position. Enough that the lines are owned when they are written,
+/// little enough that the message that pays for it is not much later than the others.
+pub const CLEAN_AHEAD_BYTES: usize = if cfg!(windlass_loom) { 8 } else { 1024 };
 
 /// Messages after which a subscriber publishes its cursor even if it stays in the segment.
 pub const CURSOR_EVERY: u32 = 64;

@@ -18,6 +18,7 @@ pub fn reader_options() -> ReaderOptions {
 }
 
 /// A payload that is not a framed message, as an error of the `capnp` crate.
+#[cold]
 pub fn malformed(why: Malformed) -> capnp::Error {
     let why = match why {
         Malformed::Unaligned => "its address is not a multiple of eight",
@@ -27,11 +28,10 @@ pub fn malformed(why: Malformed) -> capnp::Error {
     capnp::Error::failed(format!("the payload is not a framed Cap'n Proto message: {why}"))
 }
 
-/// Opens a payload to read it in place.
+/// Reads a message in place.
 #[inline]
-pub fn open(payload: &[u8]) -> capnp::Result<Reader<FrameSegments<'_>>> {
-    let segments = FrameSegments::parse(payload).map_err(malformed)?;
-    Ok(Reader::new(segments, reader_options()))
+pub fn reader(segments: FrameSegments<'_>) -> Reader<FrameSegments<'_>> {
+    Reader::new(segments, reader_options())
 }
 
 /// A validated copy: the bytes are copied first, so that nobody can change them, and walked whole with limits.

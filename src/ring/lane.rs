@@ -100,6 +100,7 @@ impl Lane {
     }
 
     /// The file of this lane.
+    #[cfg(windlass_loom)]
     pub fn data(&self) -> &Region {
         &self.data
     }

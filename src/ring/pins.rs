@@ -78,8 +78,9 @@ impl Pins {
     pub fn clear(&self, slot: usize) {
         for lane in 0..self.lanes {
             for physical in 0..self.segments {
-                // Relaxed: the slot becomes active behind the SLOT edge, and the first pin behind PIN.
-                self.counter(lane, physical, slot).store(0, Relaxed);
+                // UNPIN: what the last owner read is read, by the SLOT edge, and the publisher may see this zero
+                // instead of that owner's own; pairs with the load in `count`.
+                self.counter(lane, physical, slot).store(0, Release);
             }
         }
     }

@@ -6,9 +6,11 @@
 //! # Invariants
 //!
 //! * `I1` — A sleeper's flag is set before the hint, and the hint before the barrier.
-//! * `I2` — The hint is withdrawn only by a publisher that finds nobody's flag set, and is put back by the same
+//! * `I2` — Whoever clears a sleeper's flag changes the wake word after it. So one wake is paid for one sleep, and a
+//!   sleeper that finds its flag cleared does not sleep.
+//! * `I3` — The hint is withdrawn only by a publisher that finds nobody's flag set, and is put back by the same
 //!   publisher, behind a barrier, if somebody's flag was set meanwhile.
-//! * `I3` — A sleep is bounded: a publisher that is killed between commit and wake delays nobody for good.
+//! * `I4` — A sleep is bounded: a publisher that is killed between commit and wake delays nobody for good.
 //!
 //! # Orderings
 //!
@@ -16,7 +18,7 @@
 //! |---------|-----------------------------------------------------|--------------------------------------------|
 //! | `SLEEP` | hint, **barrier**, look at the lanes                | commit, load hint                          |
 //! | `HINT`  | `Release` set of the hint                           | `Acquire` withdrawal, then the flags again |
-//! | `WAKE`  | `Acquire` load of the wake word, look, wait on it   | `Release` add to the wake word, wake all   |
+//! | `WAKE`  | `Acquire` load of the wake word, own flag, look, wait | clear flags, `Release` add to the wake word |
 //!
 //! `SLEEP` is the store-load litmus with an asymmetric barrier (`membarrier`, global expedited): publishers registered
 //! for it pass a full barrier while the sleeper waits for the call to return. If a process cannot have it, the bit
@@ -88,22 +90,31 @@ impl Bell {
                 return Ring::Nobody;
             }
         }
-        if Self::anybody_sleeps(slots) {
+        if Self::rouse(slots) {
             return Ring::Wake;
         }
         step!("wake.withdraw");
         // HINT: pairs with `announce`; a flag set before the hint that this replaces is seen below.
         self.hint().fetch_and(!SLEEPERS, AcqRel);
         step!("wake.again");
-        if !Self::anybody_sleeps(slots) {
+        if !Self::rouse(slots) {
             return Ring::Nobody;
         }
         self.hint().fetch_or(SLEEPERS, Release);
         Ring::BarrierThenWake
     }
 
-    fn anybody_sleeps(slots: &Slots) -> bool {
-        (0..slots.high()).any(|slot| slots.is_sleeping(slot))
+    /// Clears the flags of all sleepers; whether there were any.
+    fn rouse(slots: &Slots) -> bool {
+        let mut any = false;
+        for slot in 0..slots.high() {
+            if slots.is_sleeping(slot) {
+                step!("wake.rouse");
+                slots.set_sleeping(slot, false);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Publisher: changes the word that sleepers wait on.
@@ -122,10 +133,11 @@ impl Bell {
         step!("sleep.barrier");
     }
 
-    /// Sleeper, after the barrier and before the last look: the value to wait on.
-    pub fn ticket(&self) -> u32 {
-        // WAKE: pairs with `wake`.
-        self.futex().load(Acquire)
+    /// Sleeper, after the barrier and before the last look: the value to wait on, or `None` if somebody woke it already.
+    pub fn ticket(&self, slots: &Slots, slot: usize) -> Option<u32> {
+        // WAKE: pairs with `wake`. If it saw the wake that cleared the flag, it sees the cleared flag.
+        let ticket = self.futex().load(Acquire);
+        slots.is_sleeping(slot).then_some(ticket)
     }
 
     /// Sleeper: awake again.

@@ -110,11 +110,6 @@ impl Writer {
         self.tail + frame::frame_bytes(len) + WORD <= self.lane.segment_bytes()
     }
 
-    /// The largest payload that fits the current segment.
-    pub fn room(&self) -> usize {
-        self.lane.segment_bytes() - self.tail - 2 * WORD
-    }
-
     /// Where the payload of the next message begins, in the file.
     #[inline]
     pub fn payload_at(&self) -> usize {

@@ -121,16 +121,20 @@ mod modelled {
     use loom::cell::UnsafeCell;
     use std::sync::Arc;
 
-    struct Cell {
-        word: AtomicU64,
+    struct Memory {
+        words: Vec<AtomicU64>,
         half: AtomicU32,
-        payload: UnsafeCell<u64>,
+        payload_at: usize,
+        payload: Vec<UnsafeCell<u64>>,
     }
 
-    /// A span of modelled memory: one atomic, one futex word and one tracked cell for each 8 bytes.
+    /// A span of modelled memory: an atomic for each 8 bytes, one futex word, and tracked cells for payload.
+    ///
+    /// In a mapping a payload word and a header word may be the same memory. Here a payload word has both an atomic, so
+    /// that stale payload can be mistaken for a header, and a cell, so that the model checker sees who touches it when.
     #[derive(Clone)]
     pub struct Region {
-        cells: Arc<Vec<Cell>>,
+        memory: Arc<Memory>,
     }
 
     // SAFETY: the payload cells are what the model is about: a missing edge is reported by loom.
@@ -139,42 +143,44 @@ mod modelled {
     unsafe impl Sync for Region {}
 
     impl Region {
-        /// A zeroed region of `len` bytes.
-        pub fn zeroed(len: usize) -> Self {
-            let cell = |_| Cell {
-                word: AtomicU64::new(0),
-                half: AtomicU32::new(0),
-                payload: UnsafeCell::new(0),
-            };
-            Self { cells: Arc::new((0..len / 8).map(cell).collect()) }
+        /// A zeroed region of `len` bytes, of which those from `payload_at` on may carry payload.
+        pub fn zeroed(len: usize, payload_at: usize) -> Self {
+            let words = (0..len / 8).map(|_| AtomicU64::new(0)).collect();
+            let payload = (payload_at / 8..len / 8).map(|_| UnsafeCell::new(0)).collect();
+            let half = AtomicU32::new(0);
+            Self { memory: Arc::new(Memory { words, half, payload_at, payload }) }
         }
 
         /// The number of bytes.
         pub fn len(&self) -> usize {
-            self.cells.len() * 8
+            self.memory.words.len() * 8
         }
 
         /// The 64-bit word at byte `offset`.
         pub fn word(&self, offset: usize) -> &AtomicU64 {
             assert_eq!(offset % 8, 0, "a word is aligned");
-            &self.cells[offset / 8].word
+            &self.memory.words[offset / 8]
         }
 
-        /// The 32-bit word at byte `offset`.
-        pub fn half(&self, offset: usize) -> &AtomicU32 {
-            &self.cells[offset / 8].half
+        /// The futex word: a modelled region has one, wherever it lies.
+        pub fn half(&self, _offset: usize) -> &AtomicU32 {
+            &self.memory.half
         }
 
         /// Reads the tracked payload word at byte `offset`: a concurrent write fails the model.
         pub fn payload(&self, offset: usize) -> u64 {
             // SAFETY: loom checks that no write is concurrent.
-            self.cells[offset / 8].payload.with(|at| unsafe { *at })
+            self.cell(offset).with(|at| unsafe { *at })
         }
 
         /// Writes the tracked payload word at byte `offset`: a concurrent access fails the model.
         pub fn set_payload(&self, offset: usize, value: u64) {
             // SAFETY: loom checks that no other access is concurrent.
-            self.cells[offset / 8].payload.with_mut(|at| unsafe { *at = value });
+            self.cell(offset).with_mut(|at| unsafe { *at = value });
+        }
+
+        fn cell(&self, offset: usize) -> &UnsafeCell<u64> {
+            &self.memory.payload[(offset - self.memory.payload_at) / 8]
         }
     }
 }

@@ -233,18 +233,7 @@ impl Core {
         }
         self.bell.wake();
         self.count(control::WOKEN_AT);
-        if sys::futex_wake_all(self.bell.futex()) == 0 {
-            self.reap_sleepers();
-        }
-    }
-
-    /// Frees the slots of the dead among those that say they sleep, so that nobody wakes them for ever.
-    fn reap_sleepers(&self) {
-        for slot in 0..self.slots.high() {
-            if self.slots.is_sleeping(slot) {
-                self.reap_if_dead(slot, self.slots.owner(slot));
-            }
-        }
+        sys::futex_wake_all(self.bell.futex());
     }
 
     /// Frees the slot of `owner` if the kernel says that its node is dead.

@@ -70,7 +70,9 @@ pub struct PublisherInfo {
     pub node: u32,
     /// Its process, if the node is still known.
     pub pid: Option<u32>,
-    /// Whether a living node holds the lane now.
+    /// Whether somebody holds the lane; it is free for the next publisher if not.
+    pub held: bool,
+    /// Whether the holder lives. A lane that is held by the dead is taken over by the next publisher.
     pub alive: bool,
     /// Messages that were published in the lane since its birth.
     pub published: u64,
@@ -181,6 +183,7 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
             lane: index as u32,
             node: lease.node(),
             pid: core.member.pid_of(lease.node()),
+            held: !lease.is_free(),
             alive,
             published,
             position,

@@ -52,12 +52,14 @@ impl<'a, T: Payload> Message<'a, T> {
     /// Byte offset of its frame in the lane since the lane's birth.
     #[inline]
     pub fn position(&self) -> u64 {
-        self.found.position
+        // The payload lies behind its header, which lies in the segment that the reader stands in.
+        self.cursor.reader.position_of(self.found.offset)
     }
 
     /// Keeps the message: an owned view that pins its segment. Nothing is copied or allocated.
     pub fn pin(&self) -> View<T> {
-        let Found { offset, len, sequence, lane_sequence, position, .. } = self.found;
+        let Found { offset, len, sequence, lane_sequence, .. } = self.found;
+        let position = self.position();
         let physical =
             self.cursor.reader.pinned().expect("a message was found in a pinned segment");
         let pinned = Pinned::again(&self.cursor.hold, physical);
@@ -76,12 +78,8 @@ where
     /// If the payload is not a Cap'n Proto message.
     #[inline]
     pub fn get(&self) -> capnp::Result<T::Reader<'_>> {
-        if self.opened.get().is_none() {
-            let reader = crate::message::open(self.payload)?;
-            let _ = self.opened.set(reader);
-        }
-        let reader = self.opened.get().expect("it was set above");
-        reader.get_root()
+        let segments = FrameSegments::parse(self.payload).map_err(crate::message::malformed)?;
+        self.opened.get_or_init(|| crate::message::reader(segments)).get_root()
     }
 
     /// A validated copy on the heap: for those who do not trust the publishers of the topic.

@@ -90,7 +90,6 @@ pub(super) struct Found {
     pub sequence: u64,
     /// Its number in its lane, which is what the header word carries.
     pub lane_sequence: u64,
-    pub position: u64,
 }
 
 /// A cursor in one lane and what its views hold on to.
@@ -101,9 +100,6 @@ pub(super) struct Cursor {
     /// reader moves only when a message of its lane is due.
     pub gate: u64,
 }
-
-/// Messages taken from one lane before the others get their turn.
-const STREAK_MAX: u32 = 64;
 
 /// The receiving end of a topic: a cursor in every lane.
 ///
@@ -138,10 +134,11 @@ pub struct Subscriber<T: Payload> {
     index_of: Vec<Option<usize>>,
     order: Option<(Order, Cell<u64>)>,
     turn: usize,
+    /// Messages taken since the cursors were published. A full streak ends a lane's turn.
     streak: Cell<u32>,
     born_seen: u64,
-    unpublished: Cell<u32>,
-    received: Cell<u64>,
+    /// Messages taken before that.
+    received: u64,
     missed: u64,
     /// Missed messages that were counted and not yet reported.
     unreported: u64,
@@ -173,8 +170,7 @@ impl<T: Payload> Subscriber<T> {
             turn: 0,
             streak: Cell::new(0),
             born_seen,
-            unpublished: Cell::new(0),
-            received: Cell::new(0),
+            received: 0,
             missed: 0,
             unreported: 0,
             evicted: None,
@@ -286,10 +282,10 @@ impl<T: Payload> Subscriber<T> {
             self.core.bell.demand_fences();
             crate::sync::fence(crate::sync::Ordering::SeqCst);
         }
-        let ticket = self.core.bell.ticket();
-        let nothing = !self.is_ready() && !self.core.is_closed();
-        if nothing {
-            sys::futex_wait(self.core.bell.futex(), ticket, limit);
+        if let Some(ticket) = self.core.bell.ticket(&self.core.slots, slot) {
+            if !self.is_ready() && !self.core.is_closed() {
+                sys::futex_wait(self.core.bell.futex(), ticket, limit);
+            }
         }
         self.core.bell.rise(&self.core.slots, slot);
         self.pace.slept();
@@ -318,25 +314,19 @@ impl<T: Payload> Subscriber<T> {
         if self.fork_epoch != sys::fork_epoch() {
             return None;
         }
+        if self.streak.get() >= CURSOR_EVERY {
+            return None;
+        }
         let found = if self.order.is_some() {
             self.next_in_order()?
         } else {
-            if self.streak.get() >= STREAK_MAX {
-                return None;
-            }
             let cursor = self.lanes.get(self.turn)?;
             let Poll::Frame { offset, len } = cursor.reader.poll() else { return None };
-            let (position, sequence) = (cursor.reader.position(), cursor.reader.sequence());
+            let sequence = cursor.reader.sequence();
             cursor.reader.advance(len);
-            self.streak.set(self.streak.get() + 1);
-            Found { lane: self.turn, offset, len, sequence, lane_sequence: sequence, position }
+            Found { lane: self.turn, offset, len, sequence, lane_sequence: sequence }
         };
-        self.received.set(self.received.get() + 1);
-        let unpublished = self.unpublished.get() + 1;
-        self.unpublished.set(unpublished);
-        if unpublished >= CURSOR_EVERY {
-            self.publish_cursors();
-        }
+        self.streak.set(self.streak.get() + 1);
         Some(found)
     }
 
@@ -354,7 +344,7 @@ impl<T: Payload> Subscriber<T> {
         reader.advance(len);
         let sequence = index.get();
         index.set(sequence + 1);
-        Some(Found { lane, offset, len, sequence, lane_sequence, position: place.position })
+        Some(Found { lane, offset, len, sequence, lane_sequence })
     }
 
     /// The next message anywhere, or the news that there is none.
@@ -375,6 +365,9 @@ impl<T: Payload> Subscriber<T> {
         if let Some(missed) = self.evicted {
             return Err(RecvError::Evicted { missed });
         }
+        if self.streak.get() > 0 {
+            self.publish_cursors();
+        }
         if !self.is_active() {
             return Err(self.evict(0));
         }
@@ -392,9 +385,6 @@ impl<T: Payload> Subscriber<T> {
             let missed = std::mem::take(&mut self.unreported);
             self.overtaken(missed)?;
         }
-        if self.unpublished.get() > 0 {
-            self.publish_cursors();
-        }
         if closed {
             return Err(RecvError::Closed);
         }
@@ -404,7 +394,6 @@ impl<T: Payload> Subscriber<T> {
     /// Turns to the next lane that has a message. True if `turn` stands at one.
     fn seek_in_lanes(&mut self) -> Result<bool, RecvError> {
         let count = self.lanes.len();
-        self.streak.set(0);
         for step in 1..=count {
             let lane = (self.turn + step) % count;
             loop {
@@ -569,8 +558,8 @@ impl<T: Payload> Subscriber<T> {
 
     /// Tells publishers and `windlass info` how far this subscriber has read.
     #[cold]
-    fn publish_cursors(&self) {
-        self.unpublished.set(0);
+    fn publish_cursors(&mut self) {
+        self.received += u64::from(self.streak.replace(0));
         let (slots, slot) = (&self.core.slots, self.claimed.slot);
         if self.core.shape.reliable {
             for cursor in &self.lanes {
@@ -582,7 +571,7 @@ impl<T: Payload> Subscriber<T> {
         if let Some((_, index)) = &self.order {
             slots.set_order_gate(slot, index.get());
         }
-        slots.set_counts(slot, self.received.get(), self.missed);
+        slots.set_counts(slot, self.received, self.missed);
     }
 
     #[inline]
@@ -605,7 +594,7 @@ impl<T: Payload> Subscriber<T> {
 
     /// Messages received so far.
     pub fn received(&self) -> u64 {
-        self.received.get()
+        self.received + u64::from(self.streak.get())
     }
 
     /// Messages missed so far: on a lossy topic, received and missed add up to everything that was published.
@@ -629,7 +618,7 @@ impl<T: Payload> Drop for Subscriber<T> {
         if self.fork_epoch != sys::fork_epoch() {
             return;
         }
-        self.core.slots.set_counts(self.claimed.slot, self.received.get(), self.missed);
+        self.core.slots.set_counts(self.claimed.slot, self.received(), self.missed);
         for cursor in &mut self.lanes {
             cursor.reader.leave();
         }
@@ -643,7 +632,7 @@ impl<T: Payload> fmt::Debug for Subscriber<T> {
         f.debug_struct("Subscriber")
             .field("topic", &self.core.name)
             .field("slot", &self.claimed.slot)
-            .field("received", &self.received.get())
+            .field("received", &self.received())
             .field("missed", &self.missed)
             .finish()
     }
