@@ -46,7 +46,7 @@ impl<'a> FrameSegments<'a> {
     /// Checks the table of a message.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
-        if payload.as_ptr() as usize % 8 != 0 {
+        if !payload.as_ptr().cast::<u64>().is_aligned() {
             return Err(Malformed::Unaligned);
         }
         let Some(head) = payload.first_chunk::<8>() else { return Err(Malformed::Truncated) };

@@ -146,12 +146,7 @@ impl Writer {
         let position = self.position();
         let next = self.tail + frame::frame_bytes(len);
         let dirty = self.tail + WORD + touched;
-        if dirty > next {
-            step!("commit.clean");
-            // Relaxed: ordered by the commit below.
-            self.lane.word(self.base + next).store(0, Relaxed);
-            self.clean = next + WORD;
-        } else if next + WORD > self.clean {
+        if dirty > next || next + WORD > self.clean {
             step!("commit.clean");
             // Relaxed: ordered by the commit below.
             self.lane.word(self.base + next).store(0, Relaxed);

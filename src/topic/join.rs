@@ -230,8 +230,9 @@ fn oldest_of(order: &Order, lanes: &[Cursor], tail: u64) -> u64 {
         })
     };
     let mut floors: Vec<Option<u64>> = vec![None; crate::limits::PUBLISHERS_MAX as usize];
-    let mut oldest = order.floor();
-    for at in oldest..tail {
+    let floor = order.floor();
+    let mut oldest = floor;
+    for at in floor..tail {
         let retained = match order.read(at) {
             Found::Place(place) => match floors.get_mut(place.lane) {
                 Some(floor) => place.position >= *floor.get_or_insert_with(|| floor_of(place.lane)),

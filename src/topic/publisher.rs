@@ -118,7 +118,9 @@ pub struct Publisher<T: Payload> {
     told: bool,
     /// Payload bytes that typed loans start with: what recent messages needed.
     pub(super) estimate: usize,
-    _not_sync: PhantomData<(fn() -> T, Cell<()>)>,
+    payload: PhantomData<fn() -> T>,
+    // A handle may move to another thread and not be shared by two.
+    _not_sync: PhantomData<Cell<()>>,
 }
 
 impl<T: Payload> Publisher<T> {
@@ -142,6 +144,7 @@ impl<T: Payload> Publisher<T> {
             fork_epoch: sys::fork_epoch(),
             told: false,
             estimate: 0,
+            payload: PhantomData,
             _not_sync: PhantomData,
         })
     }

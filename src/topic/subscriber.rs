@@ -146,7 +146,9 @@ pub struct Subscriber<T: Payload> {
     evicted: Option<u64>,
     pace: Pace,
     pub(super) fork_epoch: u32,
-    _not_sync: PhantomData<(fn() -> T, Cell<()>)>,
+    payload: PhantomData<fn() -> T>,
+    // A handle may move to another thread and not be shared by two.
+    _not_sync: PhantomData<Cell<()>>,
 }
 
 impl<T: Payload> Subscriber<T> {
@@ -177,6 +179,7 @@ impl<T: Payload> Subscriber<T> {
             pace: Pace::new(u64::from(core.shape.segments) * core.shape.segment_bytes),
             fork_epoch: sys::fork_epoch(),
             core,
+            payload: PhantomData,
             _not_sync: PhantomData,
         }
     }
@@ -188,10 +191,8 @@ impl<T: Payload> Subscriber<T> {
     /// See [`RecvError`]; `Closed` once a closed topic is read to its end.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_, T>>, RecvError> {
-        Ok(match self.next()? {
-            Some(found) => Some(self.message(found)),
-            None => None,
-        })
+        let found = self.next()?;
+        Ok(found.map(|found| self.message(found)))
     }
 
     /// The next message, waiting for it as `wait` says; `None` once a closed topic is read to its end.

@@ -76,7 +76,7 @@ impl Pace {
                 self.pause / 2
             } else if self.batch > 1 {
                 // A run of messages means that the publisher is ahead of us: let it run further ahead.
-                (self.pause * 2).max(16).min(PAUSE_MAX).min(self.batch.saturating_mul(16))
+                (self.pause * 2).clamp(16, PAUSE_MAX).min(self.batch.saturating_mul(16))
             } else {
                 // A single one means that we wait for the publisher: look again at once.
                 self.pause / 4
