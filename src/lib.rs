@@ -15,6 +15,10 @@ pub mod schemas;
 #[cfg(not(windlass_loom))]
 mod topic;
 
+#[cfg(all(test, not(windlass_loom)))]
+#[path = "../tests/schemas/samples.rs"]
+mod samples;
+
 #[cfg(not(windlass_loom))]
 pub(crate) mod layout;
 #[cfg(not(windlass_loom))]

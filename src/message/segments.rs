@@ -4,8 +4,8 @@
 //!   u32 segments - 1 │ u32 words of segment 0 │ … │ padding to 8 │ segment 0 │ segment 1 │ …
 //! ```
 //!
-//! This is the standard stream framing: `capnp decode` reads the payload as it lies. Everything is checked before it is
-//! used; nothing is allocated.
+//! This is the standard stream framing: `capnp decode` reads the payload as it lies. Everything is
+//! checked before it is used; nothing is allocated.
 
 use capnp::message::ReaderSegments;
 
@@ -74,7 +74,9 @@ impl<'a> FrameSegments<'a> {
         if payload.len() < end {
             return Err(Malformed::Truncated);
         }
-        let first = &payload[table..table + number(payload, 4) * 8];
+        // Read again: a hostile writer may have changed it since it was added up.
+        let first = payload.get(table..table + number(payload, 4) * 8);
+        let first = first.ok_or(Malformed::Truncated)?;
         Ok(Self { payload, first, count: count as u32 })
     }
 
@@ -179,6 +181,27 @@ mod tests {
                     }
                     capnp::Word::words_to_bytes_mut(&mut words)[at] ^= flip;
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_of_too_many_segments_is_refused_and_the_last_one_allowed_is_found() {
+        for (last, allowed) in [(511u32, true), (512, false), (u32::MAX, false)] {
+            let mut words = capnp::Word::allocate_zeroed_vec(260);
+            let bytes = capnp::Word::words_to_bytes_mut(&mut words);
+            bytes[..4].copy_from_slice(&last.to_le_bytes());
+            // Segment 511 has one word; all others are empty.
+            bytes[4 + 4 * 511] = 1;
+            bytes[table_bytes(512)] = 7;
+            match FrameSegments::parse(bytes) {
+                Ok(segments) => {
+                    assert!(allowed && segments.count() == 512);
+                    assert_eq!(segments.segment(510), Some(&[][..]));
+                    assert_eq!(segments.segment(511), Some(&[7, 0, 0, 0, 0, 0, 0, 0][..]));
+                    assert_eq!(segments.segment(512), None);
+                }
+                Err(why) => assert!(!allowed && why == Malformed::Segments),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The schemas that come with windlass, for the demo, the benchmarks and the examples: `schemas/*.capnp`, compiled.
+//! The schemas that come with windlass, for the demo, the benchmarks and the examples:
+//! `schemas/*.capnp`, compiled.
 
 #![allow(missing_docs, clippy::all, clippy::unwrap_used)]
 
