@@ -386,13 +386,13 @@ mod tests {
                 let mut shape = builder.get_root::<shape::Builder<'_>>().expect("a shape");
                 match random(8) {
                     0 => shape.set_name("y".repeat(random(60) as usize)),
-                    1 => drop(shape.init_corners(random(9))),
+                    1 => _ = shape.init_corners(random(9)),
                     2 => shape.init_anchors(1 + random(5)).get(0).set_z(1.5),
                     3 => shape.set_dot(()),
-                    4 => drop(shape.init_parent().init_corners(random(4))),
+                    4 => _ = shape.init_parent().init_corners(random(4)),
                     5 => shape.init_bounds().init_left().set_x(f64::NAN),
                     6 => shape.init_more().init_as::<point::Builder<'_>>().set_y(-0.0),
-                    _ => drop(shape.init_path(random(30)).push_str("")),
+                    _ => shape.init_path(random(30)).push_str(""),
                 }
                 if random(10) == 0 {
                     builder.init_root::<shape::Builder<'_>>();

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_message_whose_pointers_share_a_target_is_not_multiplied() {
         const LISTS: u32 = 500;
-        let mut words = framed(|shape| drop(shape.init_grid(LISTS).init(LISTS - 1, 2000)));
+        let mut words = framed(|shape| _ = shape.init_grid(LISTS).init(LISTS - 1, 2000));
         // The list of lists ends where the last list begins: each pointer is made to lead there.
         let len = words.len();
         let first = len - 500 - LISTS as usize;
