@@ -10,7 +10,8 @@
 //! # Invariants
 //!
 //! * `I1` — The header word at `tail` is zero until the commit.
-//! * `I2` — `tail + WORD <= clean`, and all bytes in `tail..clean` are zero unless a loan is being built there.
+//! * `I2` — `tail + WORD <= clean`, and all bytes in `tail..clean` are zero. While a loan is out, `clean` is as low as
+//!   it can be.
 //! * `I3` — A commit makes sure that the next header word is zero *before* it stores this one.
 //!
 //! # If the publisher dies
@@ -160,10 +161,18 @@ impl Writer {
         position
     }
 
-    /// Forgets a loan. What its builder wrote is not trusted to be zero any more.
+    /// Lends the space behind the position to a builder, and says up to where it was clean.
+    ///
+    /// From now on nothing there counts as clean: a loan may be forgotten without a word, whatever was written into it.
     #[inline]
-    pub fn abandon(&mut self) {
-        self.clean = self.tail + WORD;
+    pub fn lend(&mut self) -> usize {
+        std::mem::replace(&mut self.clean, self.tail + WORD)
+    }
+
+    /// Takes the space back from a builder that says what it wrote: the commit that follows covers it.
+    #[inline]
+    pub fn take_back(&mut self, clean: usize) {
+        self.clean = clean;
     }
 
     /// Ends the current segment and goes on in `physical`, which `take` returned.

@@ -20,6 +20,8 @@ const LOAN_BYTES_MIN: usize = 256;
 pub struct Loan<'a, T: Payload> {
     publisher: &'a mut Publisher<T>,
     building: T::Building,
+    /// Up to where the lane was clean when the loan was made.
+    clean: usize,
 }
 
 /// The space of a raw loan.
@@ -30,9 +32,8 @@ pub struct Space {
 
 /// A typed message under construction.
 pub struct Construction {
-    builder: Option<Builder<LoanArena>>,
+    builder: Builder<LoanArena>,
     patience: Patience,
-    dirty: bool,
 }
 
 impl Publisher<Raw> {
@@ -94,7 +95,8 @@ impl Publisher<Raw> {
     ) -> Result<Loan<'_, Raw>, PublishError> {
         self.make_room(len, patience)?;
         self.write_ahead(len);
-        Ok(Loan { publisher: self, building: Space { len } })
+        let clean = self.writer.lend();
+        Ok(Loan { publisher: self, building: Space { len }, clean })
     }
 }
 
@@ -120,13 +122,11 @@ impl Loan<'_, Raw> {
     ///
     /// If `len` is more than was loaned.
     #[inline]
-    pub fn publish_len(mut self, len: usize) -> Result<Receipt, PublishError> {
+    pub fn publish_len(self, len: usize) -> Result<Receipt, PublishError> {
         let touched = self.building.len;
         assert!(len <= touched, "published {len} bytes of a loan of {touched}");
-        let receipt = self.publisher.commit(len, touched);
-        // The space behind the position is not this loan's any more.
-        self.building.len = 0;
-        receipt
+        self.publisher.writer.take_back(self.clean);
+        self.publisher.commit(len, touched)
     }
 }
 
@@ -209,8 +209,9 @@ where
         // SAFETY: contract 4: the space behind the position is this publisher's alone, and zero, until the commit. It
         // stays mapped and untouched while the arena lives: the loan borrows the publisher and owns the arena.
         let arena = unsafe { LoanArena::new(space) };
-        let builder = Some(Builder::new(arena));
-        Ok(Loan { publisher: self, building: Construction { builder, patience, dirty: true } })
+        let builder = Builder::new(arena);
+        let clean = self.writer.lend();
+        Ok(Loan { publisher: self, building: Construction { builder, patience }, clean })
     }
 }
 
@@ -218,14 +219,10 @@ impl<T: capnp::traits::Owned> Loan<'_, T>
 where
     T: Payload<Building = Construction>,
 {
-    fn builder(&mut self) -> &mut Builder<LoanArena> {
-        self.building.builder.as_mut().expect("the builder goes only with the loan")
-    }
-
     /// Begins the message: its root, with every field at its default.
     #[inline]
     pub fn init_root(&mut self) -> T::Builder<'_> {
-        self.builder().init_root()
+        self.building.builder.init_root()
     }
 
     /// The root of a message that was begun.
@@ -234,7 +231,7 @@ where
     ///
     /// If there is none of this type.
     pub fn get_root(&mut self) -> capnp::Result<T::Builder<'_>> {
-        self.builder().get_root()
+        self.building.builder.get_root()
     }
 
     /// Makes the message a copy of another one.
@@ -243,7 +240,7 @@ where
     ///
     /// If the other one is malformed.
     pub fn set_root(&mut self, from: T::Reader<'_>) -> capnp::Result<()> {
-        self.builder().set_root(from)
+        self.building.builder.set_root(from)
     }
 
     /// Publishes the message, trimmed to what was used.
@@ -253,70 +250,77 @@ where
     /// [`PublishError::TooLarge`] if it outgrew its loan and no segment takes it; [`PublishError::Full`] if it outgrew
     /// a loan that was not to wait. The message is gone then.
     #[inline]
-    pub fn publish(mut self) -> Result<Receipt, PublishError> {
-        let Some(builder) = self.building.builder.take() else {
-            return Err(PublishError::Corrupt);
-        };
-        let (len, receipt) = match LoanArena::finish(&builder, self.publisher.writer.space(8)) {
+    pub fn publish(self) -> Result<Receipt, PublishError> {
+        let Self { publisher, building: Construction { builder, patience }, clean } = self;
+        let (len, receipt) = match LoanArena::finish(&builder, publisher.writer.space(8)) {
             Finished::InPlace { payload_bytes } => {
-                (payload_bytes, self.publisher.commit(payload_bytes, payload_bytes)?)
+                publisher.writer.take_back(clean);
+                (payload_bytes, publisher.commit(payload_bytes, payload_bytes)?)
             }
             Finished::Outgrown { payload_bytes } => {
-                (payload_bytes, self.publish_outgrown(&builder, payload_bytes)?)
+                (payload_bytes, publisher.publish_outgrown(&builder, payload_bytes, patience)?)
             }
         };
-        self.building.dirty = false;
-        let publisher = &mut *self.publisher;
         // Follows large messages at once, and small ones slowly.
         publisher.estimate = len.max(publisher.estimate - publisher.estimate / 16);
         Ok(receipt)
     }
+}
 
+impl<T: capnp::traits::Owned> Publisher<T>
+where
+    T: Payload<Building = Construction>,
+{
     /// Puts a message together that needed more segments than its loan.
     #[cold]
     fn publish_outgrown(
         &mut self,
         builder: &Builder<LoanArena>,
         len: usize,
+        patience: Patience,
     ) -> Result<Receipt, PublishError> {
-        let publisher = &mut *self.publisher;
-        let max = publisher.payload_bytes_max();
+        let max = self.payload_bytes_max();
         if len > max {
             return Err(PublishError::TooLarge { need: len as u64, max: max as u64 });
         }
-        publisher.writer.count_outgrown();
+        self.writer.count_outgrown();
         // If this goes on in another segment, what was built in the old one is still there: a segment that is mapped
         // is not taken.
-        publisher.make_room(len, self.building.patience)?;
-        LoanArena::assemble(builder, publisher.writer.space(len));
-        publisher.commit(len, len)
+        self.make_room(len, patience)?;
+        LoanArena::assemble(builder, self.writer.space(len));
+        self.commit(len, len)
     }
 }
 
-/// What a kind of loan does to the lane when it is dropped.
-#[doc(hidden)]
-pub trait Building {
-    /// Whether bytes behind the publisher's position may have been written.
-    fn is_dirty(&self) -> bool;
-}
+#[cfg(test)]
+mod tests {
+    use crate::schemas::tick_capnp::tick;
+    use crate::{Bus, Raw, Start};
 
-impl Building for Space {
-    fn is_dirty(&self) -> bool {
-        self.len > 0
+    #[test]
+    fn a_forgotten_loan_leaves_nothing_in_the_next_one() {
+        let bus = Bus::anonymous().expect("there is memory");
+        let topic = bus.topic::<tick::Owned>("ticks").open().expect("a fresh topic");
+        let mut publisher = topic.publisher().expect("a free lane");
+        let mut loan = publisher.loan().expect("room");
+        loan.init_root().set_number(77);
+        std::mem::forget(loan);
+        let mut loan = publisher.loan().expect("room");
+        assert_eq!(loan.get_root().expect("the default").get_number(), 0);
     }
-}
 
-impl Building for Construction {
-    fn is_dirty(&self) -> bool {
-        self.dirty
-    }
-}
-
-impl<T: Payload> Drop for Loan<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.building.is_dirty() {
-            self.publisher.writer.abandon();
-        }
+    #[test]
+    fn a_forgotten_raw_loan_leaves_no_header_behind_the_next_message() {
+        let bus = Bus::anonymous().expect("there is memory");
+        let topic = bus.topic::<Raw>("bytes").open().expect("a fresh topic");
+        let mut subscriber = topic.subscriber(Start::Oldest).expect("a free slot");
+        let mut publisher = topic.publisher().expect("a free lane");
+        let mut loan = publisher.loan(512).expect("room");
+        loan.fill(0xff);
+        std::mem::forget(loan);
+        publisher.publish(b"whole").expect("room");
+        let message = subscriber.try_recv().expect("sound").expect("it was published");
+        assert_eq!(message.bytes(), b"whole");
+        assert!(subscriber.try_recv().expect("nothing stale behind it").is_none());
     }
 }

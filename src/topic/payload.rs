@@ -1,7 +1,7 @@
 //! What a topic carries: bytes, or a Cap'n Proto struct.
 
 use crate::message::FrameSegments;
-use crate::topic::loan::{Building, Construction, Space};
+use crate::topic::loan::{Construction, Space};
 use crate::topic::view::HeldSegments;
 use std::cell::OnceCell;
 use std::sync::OnceLock;
@@ -19,7 +19,7 @@ pub trait Payload: 'static {
 
     /// What a loan is while it is built.
     #[doc(hidden)]
-    type Building: Building;
+    type Building;
 
     /// The schema that a topic of this type stores.
     #[doc(hidden)]
