@@ -214,7 +214,8 @@ pub struct TypedCost {
 pub fn typed_cost(bus: &Bus, repetitions: u32) -> Result<TypedCost> {
     const BURST: u64 = 64;
     const BURSTS: u64 = 32;
-    let topic = bus.topic::<sample::Owned>("typed-cost").reliable().prefault(true).open();
+    // A lane that stays in the second-level cache, as the private memory that it is compared with does.
+    let topic = bus.topic::<sample::Owned>("typed-cost").segment_bytes(64 << 10).open();
     let topic = topic.during("cannot open a topic")?;
     let mut publisher = topic.publisher().during("cannot become a publisher")?;
     let mut subscriber = topic.subscriber(Start::Latest).during("cannot subscribe")?;
