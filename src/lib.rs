@@ -1,4 +1,101 @@
-//! Windlass
+//! A message bus in shared memory for the processes of one machine, without a broker and without copies.
+//!
+//! Processes link this library and open a bus by name. A [`Publisher`] builds a message in a mapped file and commits
+//! it with one atomic store; every [`Subscriber`] reads it in place. Messages are Cap'n Proto structs or raw bytes.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use windlass::{Bus, Raw, Start};
+//!
+//! let bus = Bus::anonymous()?; // Bus::open("market")? to share it with other processes
+//! let topic = bus.topic::<Raw>("greetings").open()?;
+//! let mut subscriber = topic.subscriber(Start::Latest)?;
+//! let mut publisher = topic.publisher()?;
+//!
+//! publisher.publish(b"hello")?; // copied once, into the mapping
+//! let mut loan = publisher.loan(5)?; // or built there
+//! loan.copy_from_slice(b"world");
+//! loan.publish()?;
+//!
+//! let first = subscriber.try_recv()?.expect("it was published").pin(); // kept, not copied
+//! let second = subscriber.try_recv()?.expect("it was published");
+//! assert_eq!((first.as_bytes(), second.bytes()), (&b"hello"[..], &b"world"[..]));
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Bus`] is a directory of topics. A [`Topic`] is a named, typed stream that every subscriber sees whole; its
+//! options are fixed when it is created ([`TopicBuilder`]). Each publisher writes a *lane* of its own, made of
+//! *segments*. A message has a *position* in its lane and a dense *sequence*. A [`View`] is a message that is kept
+//! without a copy, and pins its segment.
+//!
+//! The type of a topic is [`Raw`] or the `Owned` type that the Cap'n Proto compiler generates for a struct:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use windlass::schemas::tick_capnp::tick;
+//! use windlass::{Bus, Start};
+//!
+//! let topic = Bus::anonymous()?.topic::<tick::Owned>("ticks").lossy().open()?;
+//! let mut publisher = topic.publisher()?;
+//! let mut loan = publisher.loan()?; // a builder in shared memory
+//! loan.init_root().set_price(101.25);
+//! loan.publish()?;
+//!
+//! // The latest value: a lossy topic, and a subscriber that begins with the last message.
+//! let mut subscriber = topic.subscriber(Start::Last(1))?;
+//! let message = subscriber.try_recv()?.expect("there is a latest value");
+//! assert_eq!(message.get()?.get_price(), 101.25);
+//! # Ok(()) }
+//! ```
+//!
+//! # Guarantees
+//!
+//! * **Whole or not at all.** A message is visible completely or not yet. A loan that is dropped, or whose process
+//!   dies, never existed.
+//! * **No silent loss.** On a reliable topic a subscriber receives every message from the one that it began with,
+//!   those of each publisher in their order. On a lossy topic it is told exactly how many it missed
+//!   ([`RecvError::Lagged`]).
+//! * **No race with the first message.** When [`Topic::subscriber`] returns, everything that is published from then
+//!   on will be delivered, or counted as missed.
+//! * **One order**, on a topic that is [`ordered`](TopicBuilder::ordered): the same for every subscriber, under dense
+//!   sequence numbers.
+//! * **Death is survived at any instruction.** Whoever is hindered by a dead process asks the kernel, frees or takes
+//!   over what it owned, and goes on. What it committed stays. No timeout is ever taken for a death.
+//! * **A view does not change.** While a message is borrowed, or a [`View`] of it lives, its bytes stay as they are.
+//!   In a subscriber they are mapped read-only.
+//! * **Publishing does no work for each subscriber**, and makes no system call unless a subscriber sleeps.
+//! * **Memory is reserved in advance.** Too little of it is an error when a topic is created or a publisher joins.
+//! * **Shared memory is input.** A value read from it is checked before it is used; a damaged one is an error.
+//!
+//! # Trade-offs
+//!
+//! * A reliable topic is as fast as its slowest subscriber: a full lane holds its publisher up, and
+//!   [`PublishError::Full`] names who blocks.
+//! * A segment that somebody stands in, or holds a view into, is not used again. If that is every segment but the one
+//!   that is written, even a lossy publisher is held up. Keep views for as long as needed, or copy.
+//! * A stopped process is alive and keeps what it owns.
+//! * Nobody is told that a publisher died. [`Topic::close`] is the end of a stream.
+//! * A subscriber that sleeps costs a publisher a system call for each time that it is woken; one that polls costs a
+//!   core.
+//! * A lane reserves all of its segments, and keeps them until the topic is removed.
+//! * One order over all publishers costs an atomic swap a message on a line that they share.
+//! * Cap'n Proto goes through many small functions of another crate: build with fat link-time optimisation and one
+//!   codegen unit.
+//!
+//! # Limits
+//!
+//! * One machine: Linux, on 64-bit little-endian processors (x86-64 and aarch64), on a local file system. Not NFS.
+//! * Processes that may write the files of a bus trust each other, and subscribers trust the publishers of their
+//!   topics: committed bytes must not change. See [`Message::to_owned_message`] for messages that may be malformed or
+//!   hostile.
+//! * Handles do not work in a child made by `fork` without `exec`; see [`Bus`].
+//! * A message has up to [`segment_bytes`](TopicBuilder::segment_bytes) − 32 bytes, at most 1 GiB − 32. A topic has
+//!   up to 64 publishers and 1024 subscribers at a time, a bus 1024 nodes.
+//! * A lane carries 2^47 segments, and on an ordered topic 2^59 bytes; a bus sees 2^32 − 1 nodes.
+//! * Nothing is kept on disk, and there are no queues in which a message goes to one consumer only.
+//!
+//! The repository has pages on the bytes (`docs/format.md`), the memory model (`docs/memory-model.md`), what a death
+//! does (`docs/crash.md`) and why it is like this (`docs/design.md`).
 
 #[macro_use]
 #[doc(hidden)]
@@ -49,3 +146,7 @@ pub use topic::{
     PublisherInfo, Raw, Receipt, RecvError, Start, StreamChunk, Subscriber, SubscriberInfo,
     SubscriberState, Topic, TopicBuilder, TopicInfo, View, Wait, WeakView,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

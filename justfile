@@ -1,0 +1,46 @@
+# Common tasks. `just` alone lists them.
+
+default:
+    @just --list
+
+# Five processes, two of them killed, every message checked
+demo *arguments:
+    cargo run --release -- demo {{arguments}}
+
+# Unit, integration and documentation tests
+test:
+    cargo test --workspace
+
+# The same, with processes killed and stopped at named steps
+kill:
+    cargo test --workspace --features windlass/kill-points
+
+# The models of every lock-free protocol
+loom *arguments:
+    RUSTFLAGS="--cfg windlass_loom" cargo test -p loom-tests --profile loom --target-dir target/loom {{arguments}}
+
+# Formatting and lints
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --package windlass --features kill-points -- -D warnings
+
+# The documentation of the library
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Generated code of the schemas; needs the capnp tool
+schemas:
+    schemas/generate.sh
+
+# Measure this machine: latency, throughput, fanout
+bench what *arguments:
+    cargo run --release -- bench {{what}} {{arguments}}
+
+# What one message costs within one process
+bench-calls:
+    cargo bench --package windlass --bench topics
+
+# Everything that has to hold before a change lands
+ci:
+    .ci/run
