@@ -65,7 +65,7 @@
 //!   In a subscriber they are mapped read-only.
 //! * **Publishing does no work for each subscriber**, and makes no system call unless a subscriber sleeps.
 //! * **Memory is reserved in advance.** Too little of it is an error when a topic is created or a publisher joins.
-//! * **Shared memory is input.** A value read from it is checked before it is used; a damaged one is an error.
+//! * **Shared memory is input.** A value read from it is checked before it is used as an index, a length or an offset.
 //!
 //! # Trade-offs
 //!
