@@ -1,0 +1,54 @@
+//! Processes that are killed and stopped, at every named point and at any instant.
+//!
+//! Every `step!` of the sources is a kill point. For each of them, in each scenario that passes it,
+//! a process is killed exactly there, and in another run stopped there; survivors must go on,
+//! receive every committed message once and whole, and find nothing left over. Run as `cargo test
+//! --features kill-points --test kill`.
+
+#[path = "kill/cell.rs"]
+mod cell;
+#[path = "kill/content.rs"]
+mod content;
+#[path = "kill/figures.rs"]
+mod figures;
+#[path = "kill/matrix.rs"]
+mod matrix;
+#[path = "kill/place.rs"]
+mod place;
+#[path = "kill/points.rs"]
+mod points;
+#[path = "kill/process.rs"]
+mod process;
+#[path = "kill/random.rs"]
+mod random;
+#[path = "kill/role.rs"]
+mod role;
+#[path = "kill/scenario.rs"]
+mod scenario;
+#[path = "kill/survivors.rs"]
+mod survivors;
+
+use std::sync::{Mutex, PoisonError};
+
+/// One test at a time measures.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Not a test: what this binary does when it was started to play a role.
+#[test]
+fn role() {
+    if let Ok(role) = std::env::var(process::ROLE) {
+        role::play(&role);
+    }
+}
+
+#[test]
+fn whoever_is_killed_or_stopped_at_any_point_holds_nobody_up() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    matrix::run();
+}
+
+#[test]
+fn whoever_is_killed_at_any_instant_leaves_nothing_and_takes_nothing() -> windlass::Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    random::run()
+}

@@ -1,0 +1,148 @@
+//! Every point, in every scenario that passes it, with a death and with a stop there.
+
+use crate::cell::{self, Outcome};
+use crate::figures::{show, Times};
+use crate::points;
+use crate::process::Fate;
+use crate::scenario::{self, Scenario};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Survivors go on within this time. They mostly need a thousandth of it; the machine may be busy.
+const RECOVERY_MAX: Duration = Duration::from_secs(2);
+/// Runs at a time.
+const WORKERS: usize = 2;
+
+/// Points that need no run of the matrix, each with the reason.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+type Job = (&'static Scenario, Fate);
+
+/// Runs the jobs, some at a time; what became of each, in order.
+fn run_all(jobs: &[Job]) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| loop {
+                // Relaxed: only a number that nobody else gets.
+                let index = next.fetch_add(1, Relaxed);
+                let Some((scenario, fate)) = jobs.get(index) else { return };
+                let outcome = cell::run(scenario, fate);
+                for fault in &outcome.faults {
+                    show(&format!("FAULT {}, {fate:?}: {fault}", scenario.name));
+                }
+                outcomes.lock().expect("no run panics").insert(index, outcome);
+            });
+        }
+    });
+    outcomes.into_inner().expect("no run panics").into_values().collect()
+}
+
+/// What to interrupt: the points that each scenario passed when it was left alone, at the first
+/// pass and in the middle.
+fn jobs_of(scenario: &'static Scenario, hits: &BTreeMap<String, u32>) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for (step, count) in hits {
+        if !scenario.focus.iter().any(|focus| step.starts_with(focus)) {
+            continue;
+        }
+        let middle = count.div_ceil(2);
+        if scenario.kills {
+            jobs.push((scenario, Fate::Kill(step.clone(), 1)));
+            if middle > 1 {
+                jobs.push((scenario, Fate::Kill(step.clone(), middle)));
+            }
+        }
+        jobs.push((scenario, Fate::Stop(step.clone(), middle)));
+    }
+    jobs
+}
+
+#[derive(Default)]
+struct Summary {
+    killed: BTreeMap<String, BTreeSet<&'static str>>,
+    stopped: BTreeMap<String, BTreeSet<&'static str>>,
+    kills: usize,
+    stops: usize,
+    named: usize,
+    missed: usize,
+    faults: usize,
+    first: Times,
+    laps: Times,
+    slowest: Vec<(Duration, String)>,
+}
+
+impl Summary {
+    fn enter(&mut self, (scenario, fate): &Job, outcome: &Outcome) {
+        self.faults += outcome.faults.len();
+        if !outcome.reached {
+            self.missed += usize::from(!matches!(fate, Fate::Live));
+            return;
+        }
+        match fate {
+            Fate::Kill(step, _) => {
+                self.kills += 1;
+                self.killed.entry(step.clone()).or_default().insert(scenario.name);
+                if let Some(time) = outcome.first {
+                    self.first.add(time);
+                    self.slowest.push((time, format!("{}, {fate:?}", scenario.name)));
+                }
+                outcome.laps.iter().for_each(|time| self.laps.add(*time));
+            }
+            Fate::Stop(step, _) => {
+                self.stops += 1;
+                self.named += usize::from(outcome.named);
+                self.stopped.entry(step.clone()).or_default().insert(scenario.name);
+            }
+            Fate::Live | Fate::Quiet => {}
+        }
+    }
+
+    fn show(&mut self, points: &BTreeSet<String>) {
+        for point in points {
+            let count = |of: &BTreeMap<String, BTreeSet<_>>| of.get(point).map_or(0, BTreeSet::len);
+            let (killed, stopped) = (count(&self.killed), count(&self.stopped));
+            show(&format!("  {point:<16} killed in {killed} scenarios, stopped in {stopped}"));
+        }
+        show(&format!("kills at points: {}; stops at points: {}", self.kills, self.stops));
+        show(&format!("stops that held a publisher up, which named them: {}", self.named));
+        show(&format!("runs that did not come by their point: {}", self.missed));
+        show(&format!("until all survivors have a new message: {}", self.first));
+        self.slowest.sort();
+        for (time, what) in self.slowest.iter().rev().take(8) {
+            show(&format!("  {time:?}: {what}"));
+        }
+        show(&format!("until two laps of a lane are published:  {}", self.laps));
+    }
+}
+
+pub fn run() {
+    let began = Instant::now();
+    let points = points::all();
+    let mut summary = Summary::default();
+    let probes: Vec<Job> = scenario::ALL.iter().map(|scenario| (scenario, Fate::Live)).collect();
+    let mut jobs = Vec::new();
+    for (probe, outcome) in probes.iter().zip(run_all(&probes)) {
+        summary.enter(probe, &outcome);
+        jobs.extend(jobs_of(probe.0, &outcome.hits));
+    }
+    show(&format!("{} scenarios probed in {:?}", probes.len(), began.elapsed()));
+    for (job, outcome) in jobs.iter().zip(run_all(&jobs)) {
+        summary.enter(job, &outcome);
+    }
+    summary.show(&points);
+    show(&format!("the matrix took {:?}", began.elapsed()));
+    let excepted = |point: &&String| EXCEPTIONS.iter().any(|(name, _)| name == point);
+    let missing = |of: &BTreeMap<String, BTreeSet<_>>| {
+        let missing = points.iter().filter(|point| !of.contains_key(*point));
+        missing.filter(|point| !excepted(point)).cloned().collect::<Vec<_>>()
+    };
+    let (killed, stopped) = (missing(&summary.killed), missing(&summary.stopped));
+    assert!(killed.is_empty(), "nobody was killed at these points: {killed:?}");
+    assert!(stopped.is_empty(), "nobody was stopped at these points: {stopped:?}");
+    assert_eq!(summary.faults, 0, "the faults are above");
+    assert!(summary.first.max() < RECOVERY_MAX, "recovery took {:?}", summary.first.max());
+}

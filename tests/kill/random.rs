@@ -1,0 +1,209 @@
+//! A killer that strikes at random instants.
+//!
+//! On each of four topics publishers and subscribers come, are killed, and are replaced, while two
+//! subscribers and a publisher survive. The seed decides who is killed and when, as far as the
+//! machine lets it.
+
+use crate::cell::Receipts;
+use crate::content::Ledger;
+use crate::figures::{show, Times};
+use crate::place::{self, Place};
+use crate::process::{self, Event, Fate, Process};
+use crate::role::{self, TOPIC};
+use crate::survivors::{Demand, Note, Survivors, LIMIT, WATCHERS};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use windlass::Bus;
+
+const KILLS: u64 = 300;
+const KINDS: &[&str] = &["reliable", "lossy", "ordered", "ordered-lossy"];
+const ROLES: &[&str] = &["stream", "follow"];
+/// A subscriber that is killed while it holds everybody up costs no more than this.
+const RECOVERY_MAX: Duration = Duration::from_secs(2);
+
+/// A stream of numbers that a seed determines (the generator of Vigna, `splitmix64`).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text}")))
+}
+
+/// One topic on a bus of its own, with those who die on it.
+struct Arena {
+    kind: &'static str,
+    _place: Place,
+    path: std::path::PathBuf,
+    desk: Bus,
+    survivors: Survivors,
+    mortals: Vec<(&'static str, Process)>,
+    receipts: Receipts,
+    tag: u32,
+    faults: Vec<String>,
+}
+
+impl Arena {
+    fn open(kind: &'static str) -> windlass::Result<Self> {
+        let place = Place::new();
+        let path = place.bus();
+        let desk = role::bus(&path)?;
+        let survivors = Survivors::start(&path, kind);
+        survivors.demand(Demand::Flow);
+        let spawn = |role| (role, Process::spawn(role, &path, kind, 0, &Fate::Quiet));
+        let mortals = ROLES.iter().map(|role| spawn(*role)).collect();
+        let (receipts, faults) = (Receipts::default(), Vec::new());
+        Ok(Self { kind, _place: place, path, desk, survivors, mortals, receipts, tag: 0, faults })
+    }
+
+    /// Kills a mortal, puts another in its place, and measures how soon the survivors go on.
+    fn strike(&mut self, mortal: usize) -> Option<Duration> {
+        let (role, victim) = &mut self.mortals[mortal];
+        victim.signal(Signal::SIGKILL);
+        let (role, victim_pid) = (*role, victim.pid);
+        let death = self.drain(mortal)?;
+        let first = self.recover(victim_pid, death);
+        let process = Process::spawn(role, &self.path, self.kind, 0, &Fate::Quiet);
+        self.mortals[mortal] = (role, process);
+        if first.is_none() {
+            self.faults.push(format!("the survivors do not go on after a {role} was killed"));
+        }
+        first
+    }
+
+    /// Reads what a process said until it ended.
+    fn drain(&mut self, mortal: usize) -> Option<Instant> {
+        let (role, process) = &mut self.mortals[mortal];
+        let mut log = Vec::new();
+        loop {
+            match process.next(LIMIT) {
+                None => {
+                    self.faults.push(format!("a killed {role} does not end"));
+                    return None;
+                }
+                Some(Event::Said(line)) if self.receipts.enter(&line) || line == "joined" => {}
+                Some(Event::Said(line)) => self.faults.push(format!("{role} says: {line}")),
+                Some(Event::Logged(line)) => log.push(line),
+                Some(Event::Stopped) => {}
+                Some(Event::Ended(WaitStatus::Signaled(_, Signal::SIGKILL, _), at)) => {
+                    return Some(at);
+                }
+                Some(Event::Ended(status, at)) => {
+                    self.faults.push(format!("{role} ended with {status:?}: {log:?}"));
+                    return Some(at);
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self, victim: u32, death: Instant) -> Option<Duration> {
+        self.tag += 1;
+        let again = match role::delivery(self.kind).reliable {
+            true => LIMIT,
+            false => Duration::from_millis(60),
+        };
+        let mut pongs = BTreeMap::new();
+        while pongs.len() < WATCHERS && death.elapsed() < LIMIT {
+            self.survivors.demand(Demand::Ping(self.tag));
+            let asked = Instant::now();
+            while let Ok(note) =
+                self.survivors.notes.recv_timeout(again.saturating_sub(asked.elapsed()))
+            {
+                match note {
+                    Note::Pong(who, tag, at) if tag == self.tag => {
+                        pongs.entry(who).or_insert(at);
+                    }
+                    Note::Full(blocker, began) if blocker.pid == victim && began > death => {
+                        self.faults.push(format!("the dead are said to block: {blocker:?}"));
+                    }
+                    Note::Fault(fault) => self.faults.push(fault),
+                    _ => {}
+                }
+                if pongs.len() == WATCHERS {
+                    break;
+                }
+            }
+        }
+        let last = pongs.values().max()?;
+        (pongs.len() == WATCHERS).then(|| *last - death)
+    }
+
+    /// Kills everybody, and compares the books.
+    fn close(mut self) -> windlass::Result<Vec<String>> {
+        for mortal in 0..self.mortals.len() {
+            self.mortals[mortal].1.signal(Signal::SIGKILL);
+            self.drain(mortal);
+        }
+        self.survivors.hush();
+        // Repair ends what the dead had half done.
+        self.desk.repair()?;
+        let info = self.desk.inspect(TOPIC)?;
+        let published: BTreeMap<u32, u64> =
+            info.publishers.iter().map(|lane| (lane.lane, lane.published)).collect();
+        for (lane, committed) in &self.receipts.committed {
+            let (found, tried) = (published.get(lane), self.receipts.tried.get(lane));
+            if found < Some(committed) || found > tried {
+                let fault = format!("lane {lane} has {found:?}: {committed}, {tried:?} tried");
+                self.faults.push(fault);
+            }
+        }
+        let (ledgers, notes) = self.survivors.end(published.values().sum());
+        for note in notes {
+            if let Note::Fault(fault) = note {
+                self.faults.push(fault);
+            }
+        }
+        let check = |ledger: &mut Ledger| ledger.close(&published);
+        for mut ledger in ledgers {
+            check(&mut ledger);
+            let (received, missed) = (ledger.received, ledger.missed);
+            show(&format!("  {:<14} {received} received, {missed} missed", self.kind));
+            self.faults.extend(ledger.faults);
+        }
+        self.faults.extend(place::check_leftovers(&self.path, self.kind, &self.desk)?);
+        Ok(self.faults)
+    }
+}
+
+pub fn run() -> windlass::Result<()> {
+    let began = Instant::now();
+    let kills = number("WINDLASS_KILLS").unwrap_or(KILLS);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let fresh = now.map_or(1, |now| now.subsec_nanos().into());
+    let seed = number("WINDLASS_SEED").unwrap_or(fresh);
+    show(&format!("{kills} random kills, WINDLASS_SEED={seed}"));
+    let mut dice = Dice(seed);
+    let arenas: windlass::Result<Vec<_>> = KINDS.iter().map(|kind| Arena::open(kind)).collect();
+    let mut arenas = arenas?;
+    let mut times: BTreeMap<&str, Times> = BTreeMap::new();
+    for _ in 0..kills {
+        process::pause(Duration::from_micros(dice.below(25_000)));
+        let arena = dice.below(KINDS.len() as u64) as usize;
+        let mortal = dice.below(ROLES.len() as u64) as usize;
+        let first = arenas[arena].strike(mortal);
+        first.iter().for_each(|time| times.entry(ROLES[mortal]).or_default().add(*time));
+    }
+    let mut faults = Vec::new();
+    for arena in arenas {
+        let kind = arena.kind;
+        faults.extend(arena.close()?.into_iter().map(|fault| format!("{kind}: {fault}")));
+    }
+    for (role, times) in &times {
+        show(&format!("until all survivors have a new message after a {role} died: {times}"));
+    }
+    show(&format!("the random kills took {:?}", began.elapsed()));
+    assert!(faults.is_empty(), "WINDLASS_SEED={seed}: {faults:#?}");
+    let worst = times.values().map(Times::max).max().unwrap_or_default();
+    assert!(worst < RECOVERY_MAX, "WINDLASS_SEED={seed}: recovery took {worst:?}");
+    Ok(())
+}
