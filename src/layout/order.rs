@@ -20,8 +20,10 @@ pub const HEAD: usize = if cfg!(windlass_loom) { 0 } else { HEADER_BYTES };
 
 /// The next free place, as far as anybody has told. Anyone may advance it.
 pub const TAIL_AT: usize = HEAD;
-/// The first place that is still there.
+/// The first place that a newcomer may begin at.
 pub const FLOOR_AT: usize = HEAD + LINE;
+/// The first place that is certainly not overwritten: never above the floor.
+pub const LAPPED_AT: usize = HEAD + LINE + 8;
 /// How far each lane is known to be appended: one word a lane.
 pub const ORDERED_AT: usize = HEAD + 2 * LINE;
 

@@ -8,7 +8,9 @@
 //! * `I1` — Place `s` is written once in its lap, by a swap from exactly the word of the lap before.
 //! * `I2` — `tail` never passes a place that is not taken.
 //! * `I3` — `ordered[lane]` covers a frame before `tail` passes the frame's place.
-//! * `I4` — `floor` is above a place before that place is overwritten.
+//! * `I4` — `lapped` is above a place before that place is overwritten, and `floor` is never below `lapped`.
+//! * `I5` — On a reliable topic no active gate is below `lapped`. One may be below `floor`, which moves before the gates
+//!   are scanned.
 //!
 //! # Orderings
 //!
@@ -17,7 +19,8 @@
 //! | `ORDER`   | swap of a slot in `append`             | slot load in `read` and `append`   | the committed frame      |
 //! | `TAIL`    | swap of `tail` in `finish`             | tail load in `append`              | `ordered` of that frame  |
 //! | `COVERED` | `fetch_max` of `ordered` in `finish`   | load of `ordered` in `append`      | "this frame is in"       |
-//! | `LAPPED`  | `fetch_max` of `floor` in `append`     | floor load in `read`               | "the place may be lost"  |
+//! | `FLOOR`   | `fetch_max` of `floor` in `reserve`    | floor load when joining            | see `JOIN` in `slots`    |
+//! | `LAPPED`  | `fetch_max` of `lapped` before a swap  | `lapped` load in `read`            | "the place may be lost"  |
 //!
 //! # If a process dies
 //!
@@ -45,7 +48,7 @@ pub struct Order {
 pub enum Found {
     /// Nothing yet.
     Empty,
-    /// It may have been overwritten: the floor is above it.
+    /// It may have been overwritten. What is still there begins at the floor.
     Lapped,
     /// The frame that has this place.
     Place(Place),
@@ -73,6 +76,10 @@ impl Order {
         self.region.word(layout::FLOOR_AT)
     }
 
+    fn lapped_word(&self) -> &AtomicU64 {
+        self.region.word(layout::LAPPED_AT)
+    }
+
     fn ordered_word(&self, lane: usize) -> &AtomicU64 {
         self.region.word(layout::ORDERED_AT + lane * 8)
     }
@@ -83,10 +90,16 @@ impl Order {
         self.tail_word().load(Acquire)
     }
 
-    /// The first place that is certainly there.
+    /// The first place that a newcomer may begin at.
     pub fn floor(&self) -> u64 {
-        // LAPPED: pairs with the `fetch_max` in `append` and `reserve`.
+        // FLOOR: pairs with the `fetch_max` in `reserve`; the fences of JOIN do the rest.
         self.floor_word().load(Acquire)
+    }
+
+    /// The first place that is certainly not overwritten.
+    fn lapped(&self) -> u64 {
+        // LAPPED: pairs with the `fetch_max` in `raise_lapped`.
+        self.lapped_word().load(Acquire)
     }
 
     /// The position in `lane` below which every frame is in the log.
@@ -121,7 +134,7 @@ impl Order {
             wanted = slowest.map_or(wanted, |slowest| slowest.at);
         }
         step!("order.floor");
-        // LAPPED: pairs with `floor`.
+        // FLOOR: pairs with `floor`.
         self.floor_word().fetch_max(wanted, AcqRel);
         if reliable {
             // JOIN: pairs with the fence in `Slots::establish`.
@@ -133,6 +146,8 @@ impl Order {
                 wanted = obstacle.at;
             }
         }
+        // Not before the scan: a newcomer whose gate was seen there reads below the floor.
+        self.raise_lapped(wanted);
         *permitted = wanted;
         Ok(())
     }
@@ -157,7 +172,8 @@ impl Order {
                 self.finish(index, word);
                 continue;
             }
-            self.raise_floor(index);
+            // Publishers reserve ahead; this is for whoever repairs after one that did not.
+            self.raise_lapped((index + 1).saturating_sub(self.slots));
             step!("order.swap");
             let mine = layout::pack(place, index, self.slots);
             // ORDER: pairs with the load above and in `read`.
@@ -168,13 +184,14 @@ impl Order {
         }
     }
 
-    /// Raises the floor above the place that `index` overwrites.
-    fn raise_floor(&self, index: u64) {
-        let floor = (index + 1).saturating_sub(self.slots);
-        if self.floor() < floor {
+    /// Says that places below `limit` may be overwritten from now on.
+    fn raise_lapped(&self, limit: u64) {
+        if self.lapped() < limit {
             step!("order.lap");
-            // LAPPED: pairs with the load in `read`.
-            self.floor_word().fetch_max(floor, AcqRel);
+            // FLOOR: pairs with `floor`. A reader that finds its place lapped goes on at the floor.
+            self.floor_word().fetch_max(limit, AcqRel);
+            // LAPPED: pairs with `lapped`.
+            self.lapped_word().fetch_max(limit, AcqRel);
         }
     }
 
@@ -212,8 +229,8 @@ impl Order {
     pub fn read(&self, index: u64) -> Found {
         // ORDER: pairs with the swap in `append`.
         let word = self.slot(index).load(Acquire);
-        // After the slot: an overwriter raises the floor before it swaps.
-        if self.floor() > index {
+        // After the slot: an overwriter raises `lapped` before it swaps.
+        if self.lapped() > index {
             return Found::Lapped;
         }
         if !layout::is_taken(word, index, self.slots) {
