@@ -86,7 +86,7 @@ impl Pace {
         } else {
             self.pause /= 2;
         }
-        self.looks += 1;
+        self.looks = self.looks.saturating_add(1);
         for _ in 0..self.pause {
             std::hint::spin_loop();
         }
@@ -131,6 +131,14 @@ mod tests {
             pace.nothing(Wait::Spin);
         }
         assert_eq!(pace.pause, 0);
+    }
+
+    #[test]
+    fn a_waiter_may_look_for_ever() {
+        let mut pace = Pace::new(1 << 23);
+        pace.looks = u32::MAX;
+        assert_eq!(pace.nothing(Wait::Spin), Next::Look);
+        assert_eq!(pace.nothing(Wait::Yield), Next::Yield);
     }
 
     #[test]
