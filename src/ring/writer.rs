@@ -108,7 +108,9 @@ impl Writer {
     /// Whether a payload of `len` bytes fits the current segment.
     #[inline]
     pub fn has_room(&self, len: usize) -> bool {
-        self.tail + frame::frame_bytes(len) + WORD <= self.lane.segment_bytes()
+        // Its header and the one that follows it. A length may be any number: nothing is added to it.
+        let room = (self.lane.segment_bytes() - self.tail).checked_sub(2 * WORD);
+        room.is_some_and(|room| len <= room)
     }
 
     /// Where the payload of the next message begins, in the file.
