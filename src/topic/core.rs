@@ -137,6 +137,12 @@ impl Core {
         step!("lane.born");
         // BORN: pairs with `is_born`.
         self.control.word(self.shape.born_at(lane)).store(1, Release);
+        self.announce_lanes();
+    }
+
+    /// Makes every subscriber look for lanes that it does not know.
+    pub fn announce_lanes(&self) {
+        step!("lane.announce");
         // BORN: pairs with `born_count`.
         self.control.word(control::BORN_COUNT_AT).fetch_add(1, Release);
     }

@@ -107,7 +107,10 @@ pub fn repair(core: &Core, lane: usize) -> Result<bool> {
 
 /// Maps the lane, creating its file if need be, and repairs what the last holder left.
 fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
-    if !core.is_born(lane) {
+    if core.is_born(lane) {
+        // Whoever made the lane may have died before it told anybody.
+        core.announce_lanes();
+    } else {
         create(core, lane)?;
     }
     let damaged = |_| {
