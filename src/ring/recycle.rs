@@ -15,6 +15,7 @@
 //! A retired mapping whose segment was not used yet is a free segment; a floor that was moved too early costs a
 //! newcomer one segment of history. The successor needs to repair neither. Checked by `loom-tests/tests/pin.rs`.
 
+use crate::layout::owner::State;
 use crate::limits::SEGMENTS_MAX;
 use crate::ring::slots::{Obstacle, Slots};
 use crate::ring::writer::Writer;
@@ -79,9 +80,11 @@ impl Writer {
             if self.lane.pins().count(self.lane.index(), physical, slot) == 0 {
                 return None;
             }
-            // The owner is loaded after the counter: if the slot is free now, the holder is gone for good.
+            // The owner is loaded after the counter: if the slot is free now, the holder is gone for good. Who is joining
+            // has pinned nothing yet: the counter is that of an earlier owner, and a joiner may stop before it is cleared.
             let owner = slots.owner(slot);
-            (!owner.is_free()).then_some(Obstacle { slot, owner, at: physical as u64 })
+            let holds = !owner.is_free() && owner.state() != Some(State::Joining);
+            holds.then_some(Obstacle { slot, owner, at: physical as u64 })
         })
     }
 
@@ -108,8 +111,8 @@ impl Writer {
         }
         step!("recycle.retire");
         let entry = lane.entry(self.oldest).map_err(|_| Blocked::Corrupt)?;
-        // Relaxed: ordered by the fence of PIN in `take`.
-        lane.entry_word(self.oldest).store(entry.retired().0, Relaxed);
+        // MAP: whoever sees the mapping retired sees the floor above it. The fence of PIN in `take` does the rest.
+        lane.entry_word(self.oldest).store(entry.retired().0, Release);
         self.oldest += 1;
         Ok(())
     }

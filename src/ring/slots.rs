@@ -12,7 +12,7 @@
 //! * `I1` — Free → Joining → Active → {Evicted, Lingering} → Free; every arrow is one compare-and-swap of the owner
 //!   word from exactly the value seen.
 //! * `I2` — Only the owner stores gates and pins; a reaper touches nothing but the owner word.
-//! * `I3` — Gates count while the slot is Active, pins while it is not Free.
+//! * `I3` — Gates count while the slot is Active, pins while it is neither Free nor Joining.
 //! * `I4` — `high` is above every slot that was ever owned.
 //!
 //! # Orderings
