@@ -34,6 +34,9 @@ use crate::ring::pins::Pins;
 use crate::shm::place::Region;
 use crate::sync::{AtomicU64, Ordering::*};
 
+/// Most messages of a lane: decades of them at any speed.
+const SEQUENCE_MAX: u64 = u64::MAX >> 7;
+
 /// A value in the lane's shared words that no publisher writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt;
@@ -108,7 +111,8 @@ impl Lane {
     /// The position of byte `at` of logical segment `logical`.
     #[inline]
     pub fn position(&self, logical: u64, at: usize) -> u64 {
-        logical * self.segment_bytes as u64 + at as u64
+        // Wraps only for numbers that no publisher writes; what they lead to is checked.
+        logical.wrapping_mul(self.segment_bytes as u64).wrapping_add(at as u64)
     }
 
     /// The logical segment that holds `position`.
@@ -190,7 +194,12 @@ impl Lane {
         if self.word(base + WORD).load(Relaxed) != logical + 1 {
             return Err(Corrupt);
         }
-        Ok(self.word(base).load(Relaxed))
+        let first = self.word(base).load(Relaxed);
+        // So that sequences, and sums of those of all lanes, can be counted on without overflow.
+        if first > SEQUENCE_MAX {
+            return Err(Corrupt);
+        }
+        Ok(first)
     }
 
     /// Follows the committed headers of a segment from byte `at` until `stop` or the end of what is committed.

@@ -34,6 +34,9 @@ use crate::ring::slots::{Obstacle, Slots};
 use crate::shm::place::Region;
 use crate::sync::{fence, AtomicU64, Ordering::*};
 
+/// Most places: decades of messages at any speed. A tail beyond it was written by nobody who publishes.
+pub const TAIL_MAX: u64 = u64::MAX >> 2;
+
 /// The order log of a topic.
 #[derive(Clone)]
 pub struct Order {
@@ -119,7 +122,7 @@ impl Order {
         reliable: bool,
         permitted: &mut u64,
     ) -> Result<(), Obstacle> {
-        let needed = (self.tail() + 1 + self.lanes as u64).saturating_sub(self.slots);
+        let needed = (self.tail().min(TAIL_MAX) + 1 + self.lanes as u64).saturating_sub(self.slots);
         if needed <= *permitted {
             return Ok(());
         }
@@ -152,12 +155,16 @@ impl Order {
         Ok(())
     }
 
-    /// Appends a committed frame, unless it is in the log already; returns its place if this call put it there.
+    /// Appends a committed frame, unless it is in the log already or the log is damaged; returns its place if this call put
+    /// it there.
     ///
     /// The publisher and whoever repairs after it go through this one routine.
     pub fn append(&self, place: Place) -> Option<u64> {
         loop {
             let index = self.tail();
+            if index > TAIL_MAX {
+                return None;
+            }
             // ORDER: pairs with the swap below.
             let word = self.slot(index).load(Acquire);
             step!("order.covered");
@@ -217,7 +224,7 @@ impl Order {
             if self.tail() != index {
                 continue;
             }
-            if !layout::is_taken(word, index, self.slots) {
+            if !layout::is_taken(word, index, self.slots) || index > TAIL_MAX {
                 return;
             }
             self.finish(index, word);

@@ -190,8 +190,9 @@ impl Reader {
             let floor = self.lane.floor();
             match self.enter(floor)? {
                 Entered::Inside => return Ok(()),
-                Entered::Overtaken => crate::sync::relax(),
-                Entered::NotYet => return Err(Corrupt),
+                // MAP: the floor moves before the mapping does.
+                Entered::Overtaken if self.lane.floor() > floor => crate::sync::relax(),
+                Entered::Overtaken | Entered::NotYet => return Err(Corrupt),
             }
         }
     }
@@ -202,8 +203,9 @@ impl Reader {
             let newest = self.lane.newest();
             match self.enter(newest)? {
                 Entered::Inside => {}
-                Entered::Overtaken => continue,
-                Entered::NotYet => return Err(Corrupt),
+                // MAP: the newest mapping is not taken back before there is a newer one.
+                Entered::Overtaken if self.lane.newest() > newest => continue,
+                Entered::Overtaken | Entered::NotYet => return Err(Corrupt),
             }
             self.walk_to(|_, _| false)?;
             if self.poll() != Poll::Next {

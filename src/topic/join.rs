@@ -5,7 +5,7 @@
 //! for in peace. Modelled in `loom-tests/tests/join.rs`.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::order::{Found, Order};
+use crate::ring::order::{Found, Order, TAIL_MAX};
 use crate::ring::reader::Reader;
 use crate::ring::slots::{Claimed, Slots};
 use crate::shm::map::Access;
@@ -177,8 +177,11 @@ fn begin_in_order(
     // Before the tail is looked for: what is covered now lies below it.
     let covered: Vec<u64> =
         (0..core.shape.publishers_max as usize).map(|lane| order.ordered(lane)).collect();
-    let tail = tail_of(order);
-    let oldest = oldest_of(order, lanes, tail);
+    let bounds = tail_of(order).and_then(|tail| Some((oldest_of(core, order, lanes, tail)?, tail)));
+    let (oldest, tail) = bounds.ok_or_else(|| {
+        let what = format!("{}/order", core.folder);
+        Error::corrupt(what, "its tail or its floor", "not one", "a publisher's")
+    })?;
     let index = match start {
         Start::Oldest => oldest,
         Start::Latest => tail,
@@ -211,17 +214,22 @@ fn begin_in_order(
     Ok(index)
 }
 
-/// The first place that is not taken.
-fn tail_of(order: &Order) -> u64 {
+/// The first place that is not taken. `None` if no publisher wrote this tail.
+fn tail_of(order: &Order) -> Option<u64> {
     let mut tail = order.tail();
-    while !matches!(order.read(tail), Found::Empty) {
-        tail += 1;
+    loop {
+        match order.read(tail.min(TAIL_MAX)) {
+            _ if tail > TAIL_MAX => return None,
+            Found::Empty => return Some(tail),
+            // Everybody who overwrites a place knows of a tail beyond it.
+            Found::Lapped => tail = Some(order.tail()).filter(|now| *now > tail)?,
+            Found::Place(_) | Found::Corrupt => tail += 1,
+        }
     }
-    tail
 }
 
-/// The first place from which on every frame is still in its lane.
-fn oldest_of(order: &Order, lanes: &[Cursor], tail: u64) -> u64 {
+/// The first place from which on every frame is still in its lane. `None` if no publisher wrote this floor.
+fn oldest_of(core: &Core, order: &Order, lanes: &[Cursor], tail: u64) -> Option<u64> {
     let floor_of = |lane: usize| {
         let cursor = lanes.iter().find(|cursor| cursor.reader.lane().index() == lane);
         cursor.map_or(0, |cursor| {
@@ -231,6 +239,10 @@ fn oldest_of(order: &Order, lanes: &[Cursor], tail: u64) -> u64 {
     };
     let mut floors: Vec<Option<u64>> = vec![None; crate::limits::PUBLISHERS_MAX as usize];
     let floor = order.floor();
+    // The floor stays below the tail that it was raised for, and keeps up with the ring.
+    if floor > order.tail().min(TAIL_MAX) || tail.saturating_sub(floor) > core.shape.order_slots {
+        return None;
+    }
     let mut oldest = floor;
     for at in floor..tail {
         let retained = match order.read(at) {
@@ -244,5 +256,5 @@ fn oldest_of(order: &Order, lanes: &[Cursor], tail: u64) -> u64 {
             oldest = at + 1;
         }
     }
-    oldest
+    Some(oldest)
 }

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::limits::{CURSOR_EVERY, SLEEP_MS_MAX};
-use crate::ring::order::{Found as Placed, Order};
+use crate::ring::lane::Corrupt;
+use crate::ring::order::{Found as Placed, Order, TAIL_MAX};
 use crate::ring::reader::{Entered, Poll, Reader};
 use crate::ring::slots::Claimed;
 use crate::shm::sys;
@@ -144,6 +145,8 @@ pub struct Subscriber<T: Payload> {
     unreported: u64,
     /// Set once a publisher evicted this subscriber: what it missed.
     evicted: Option<u64>,
+    /// Whether a reader lost its place in a lane that is damaged.
+    damaged: bool,
     pace: Pace,
     pub(super) fork_epoch: u32,
     payload: PhantomData<fn() -> T>,
@@ -176,6 +179,7 @@ impl<T: Payload> Subscriber<T> {
             missed: 0,
             unreported: 0,
             evicted: None,
+            damaged: false,
             pace: Pace::new(u64::from(core.shape.segments) * core.shape.segment_bytes),
             fork_epoch: sys::fork_epoch(),
             core,
@@ -366,6 +370,9 @@ impl<T: Payload> Subscriber<T> {
         if let Some(missed) = self.evicted {
             return Err(RecvError::Evicted { missed });
         }
+        if self.damaged {
+            return Err(RecvError::Corrupt);
+        }
         if self.streak.get() > 0 {
             self.publish_cursors();
         }
@@ -416,12 +423,21 @@ impl<T: Payload> Subscriber<T> {
     fn follow(&mut self, lane: usize) -> Result<(), RecvError> {
         let reader = &mut self.lanes[lane].reader;
         let due = reader.sequence();
-        match reader.follow().map_err(|_| RecvError::Corrupt)? {
-            Entered::Inside => {}
-            _ => {
-                reader.seek_oldest().map_err(|_| RecvError::Corrupt)?;
-                let missed = reader.sequence().checked_sub(due).ok_or(RecvError::Corrupt)?;
-                self.overtaken(missed)?;
+        let missed = reader.follow().and_then(|entered| {
+            if entered == Entered::Inside {
+                return Ok(None);
+            }
+            reader.seek_oldest()?;
+            reader.sequence().checked_sub(due).map(Some).ok_or(Corrupt)
+        });
+        match missed {
+            Ok(None) => {}
+            Ok(Some(missed)) => self.overtaken(missed)?,
+            Err(Corrupt) => {
+                // The reader may stand nowhere now. Nothing is read with it any more.
+                self.damaged = true;
+                self.turn = usize::MAX;
+                return Err(RecvError::Corrupt);
             }
         }
         self.publish_cursors();
@@ -436,7 +452,7 @@ impl<T: Payload> Subscriber<T> {
         if self.core.shape.reliable {
             return Err(RecvError::Corrupt);
         }
-        self.missed += missed;
+        self.missed = self.missed.saturating_add(missed);
         if missed > 0 {
             return Err(RecvError::Lagged { missed });
         }
@@ -445,13 +461,13 @@ impl<T: Payload> Subscriber<T> {
 
     /// Ends a subscriber that a publisher evicted; `missed` messages of its backlog are counted already.
     fn evict(&mut self, missed: u64) -> RecvError {
-        let missed = missed + self.backlog();
+        let missed = missed.saturating_add(self.backlog());
         for cursor in &mut self.lanes {
             cursor.reader.leave();
         }
         self.lanes.clear();
         self.index_of.fill(None);
-        self.missed += missed;
+        self.missed = self.missed.saturating_add(missed);
         self.evicted = Some(missed);
         RecvError::Evicted { missed }
     }
@@ -467,8 +483,12 @@ impl<T: Payload> Subscriber<T> {
                 Placed::Place(place) => place,
                 Placed::Lapped => {
                     let floor = order.floor();
+                    // The floor is raised first, and stays below the tail.
+                    if floor <= here || floor > order.tail().min(TAIL_MAX) {
+                        return Err(RecvError::Corrupt);
+                    }
                     index.set(floor);
-                    self.unreported += floor.saturating_sub(here);
+                    self.unreported += floor - here;
                     continue;
                 }
             };
@@ -529,7 +549,10 @@ impl<T: Payload> Subscriber<T> {
             }
             self.index_of[lane] = Some(self.lanes.len());
             let hold = Hold::new(reader.lane().clone(), self.slot.clone());
-            self.lanes.push(Cursor { reader, hold, gate: 0 });
+            // A lane that was born while this subscriber joined may have its gate ahead of the reader already. It must
+            // not fall back: nothing that is due would raise it again.
+            let gate = self.core.slots.gate_of(self.claimed.slot, lane);
+            self.lanes.push(Cursor { reader, hold, gate });
             if missed > 0 {
                 self.overtaken(missed)?;
             }
