@@ -105,7 +105,8 @@ impl Loan<'_, Raw> {
     ///
     /// # Errors
     ///
-    /// [`PublishError::Corrupt`] if the order log of an ordered topic is damaged.
+    /// [`PublishError::Corrupt`] if the order log of an ordered topic is damaged; [`PublishError::Forked`] in a child that
+    /// inherited the loan through `fork`.
     #[inline]
     pub fn publish(self) -> Result<Receipt, PublishError> {
         let len = self.building.len;
@@ -125,6 +126,7 @@ impl Loan<'_, Raw> {
     pub fn publish_len(self, len: usize) -> Result<Receipt, PublishError> {
         let touched = self.building.len;
         assert!(len <= touched, "published {len} bytes of a loan of {touched}");
+        self.publisher.check_process()?;
         self.publisher.writer.take_back(self.clean);
         self.publisher.commit(len, touched)
     }
@@ -252,6 +254,7 @@ where
     #[inline]
     pub fn publish(self) -> Result<Receipt, PublishError> {
         let Self { publisher, building: Construction { builder, patience }, clean } = self;
+        publisher.check_process()?;
         let (len, receipt) = match LoanArena::finish(&builder, publisher.writer.space(8)) {
             Finished::InPlace { payload_bytes } => {
                 publisher.writer.take_back(clean);
@@ -295,7 +298,7 @@ where
 #[cfg(test)]
 mod tests {
     use crate::schemas::tick_capnp::tick;
-    use crate::{Bus, Raw, Start};
+    use crate::{Bus, PublishError, Raw, Start};
 
     #[test]
     fn a_forgotten_loan_leaves_nothing_in_the_next_one() {
@@ -307,6 +310,22 @@ mod tests {
         std::mem::forget(loan);
         let mut loan = publisher.loan().expect("room");
         assert_eq!(loan.get_root().expect("the default").get_number(), 0);
+    }
+
+    #[test]
+    fn a_loan_of_any_length_fits_or_is_too_large() {
+        let bus = Bus::anonymous().expect("there is memory");
+        let topic = bus.topic::<Raw>("bytes").segment_bytes(4096).open().expect("a fresh topic");
+        let mut publisher = topic.publisher().expect("a free lane");
+        let max = publisher.payload_bytes_max();
+        for len in [max + 1, usize::MAX - 8, usize::MAX - 7, usize::MAX] {
+            let refused = publisher.loan(len).map(drop);
+            assert_eq!(refused, Err(PublishError::TooLarge { need: len as u64, max: max as u64 }));
+        }
+        for len in [max, 0, 1, max - 16 - 8, 0, max - 7] {
+            let receipt = publisher.loan(len).and_then(|loan| loan.publish()).expect("it fits");
+            assert_eq!(receipt.position % 8, 0);
+        }
     }
 
     #[test]

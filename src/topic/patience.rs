@@ -40,11 +40,6 @@ impl Pause {
         Self { started: Instant::now(), backoff: Backoff::new(), naps: 0 }
     }
 
-    /// How long it has lasted.
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// Waits a little longer than the last time. False if `patience` is at its end.
     pub fn wait(&mut self, patience: Patience) -> bool {
         let left = match patience {

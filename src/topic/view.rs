@@ -63,8 +63,11 @@ pub struct Pinned {
 impl Pinned {
     /// Counts one more holder of a segment that the caller has pinned.
     pub fn again(hold: &Arc<Hold>, physical: usize) -> Self {
-        let slot = hold.slot.claimed.slot;
-        hold.lane.pins().pin(hold.lane.index(), physical, slot);
+        let slot = &hold.slot;
+        // A child that inherited the view counts nothing, as it drops nothing: the pins are its parent's.
+        if slot.fork_epoch == sys::fork_epoch() {
+            hold.lane.pins().pin(hold.lane.index(), physical, slot.claimed.slot);
+        }
         Self { hold: hold.clone(), physical }
     }
 }
