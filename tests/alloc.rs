@@ -1,0 +1,251 @@
+//! Nothing is allocated per message: an allocator that counts, and every operation of the hot path.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+use windlass::schemas::tick_capnp::tick;
+use windlass::{
+    Bus, PublishError, Publisher, Raw, RecvError, Start, Subscriber, Topic, TopicBuilder, View,
+    Wait,
+};
+
+struct Counting;
+
+thread_local! {
+    // Of this thread only: the harness has others.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: everything is left to the allocator of the system.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of this thread while `work` runs.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+/// Rounds that pass the end of the lane many times.
+const ROUNDS: usize = 2000;
+
+struct Pair {
+    publisher: Publisher<Raw>,
+    subscriber: Subscriber<Raw>,
+    topic: Topic<Raw>,
+}
+
+fn pair(name: &str, set: impl FnOnce(TopicBuilder<Raw>) -> TopicBuilder<Raw>) -> Pair {
+    let bus = Bus::anonymous().expect("there is memory for a bus");
+    let builder = bus.topic(name).segment_bytes(4096).segments_per_lane(4);
+    let topic = set(builder).create().expect("it is new");
+    let subscriber = topic.subscriber(Start::Latest).expect("there is a slot");
+    let publisher = topic.publisher().expect("there is a lane");
+    let mut pair = Pair { publisher, subscriber, topic };
+    // The lane is mapped, and the first message found, once.
+    send_and_receive(&mut pair);
+    pair
+}
+
+fn send_and_receive(Pair { publisher, subscriber, .. }: &mut Pair) {
+    publisher.publish(&[7; 100]).expect("there is room");
+    let message = subscriber.try_recv().expect("it is sound").expect("it was published");
+    assert_eq!(message.bytes(), [7; 100]);
+}
+
+/// What `round` allocates, many times over, on every kind of topic.
+fn allocates_nothing(what: &str, mut round: impl FnMut(&mut Pair)) {
+    let kinds = [
+        pair("reliable", |builder| builder),
+        pair("lossy", TopicBuilder::lossy),
+        pair("ordered", |builder| builder.ordered().order_slots(256)),
+    ];
+    for mut pair in kinds {
+        let count = allocations(|| (0..ROUNDS).for_each(|_| round(&mut pair)));
+        assert_eq!(count, 0, "{what} on a topic that is {}", pair.topic.name());
+    }
+}
+
+fn next(subscriber: &mut Subscriber<Raw>) -> windlass::Message<'_, Raw> {
+    subscriber.try_recv().expect("it is sound").expect("it was published")
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(Box::new(1))), 1);
+    assert_eq!(allocations(|| drop(vec![0u8; 10])), 1);
+    assert_eq!(allocations(|| {}), 0);
+}
+
+#[test]
+fn publish_and_try_recv_allocate_nothing() {
+    allocates_nothing("publish, try_recv", send_and_receive);
+}
+
+#[test]
+fn every_way_to_publish_allocates_nothing() {
+    allocates_nothing("loans", |Pair { publisher, subscriber, .. }| {
+        publisher.loan(200).expect("there is room").fill(1);
+        let mut loan = publisher.try_loan(200).expect("there is room");
+        loan.fill(2);
+        loan.publish_len(50).expect("there is room");
+        assert_eq!(next(subscriber).bytes(), [2; 50]);
+        let patience = Duration::from_secs(1);
+        publisher.loan_timeout(9, patience).expect("there is room").publish().expect("there is");
+        next(subscriber);
+        publisher.publish_timeout(&[3; 9], patience).expect("there is room");
+        next(subscriber);
+        assert_eq!(publisher.publish_batch([[4; 20], [5; 20]]), Ok(2));
+        next(subscriber);
+        assert_eq!(next(subscriber).bytes(), [5; 20]);
+    });
+}
+
+#[test]
+fn every_way_to_receive_allocates_nothing() {
+    allocates_nothing("recv, batch", |Pair { publisher, subscriber, .. }| {
+        for wait in [Wait::Spin, Wait::Yield, Wait::Block, Wait::For(Duration::from_secs(1))] {
+            publisher.publish(&[6; 60]).expect("there is room");
+            let message = subscriber.recv(wait).expect("it is sound").expect("it is there");
+            assert_eq!(message.bytes(), [6; 60]);
+        }
+        assert_eq!(publisher.publish_batch([[8; 60]; 5]), Ok(5));
+        let mut seen = 0;
+        while seen < 5 {
+            let batch = subscriber.batch(10).expect("it is sound");
+            seen += batch.filter(|message| message.bytes() == [8; 60]).count();
+        }
+        assert!(matches!(subscriber.try_recv(), Ok(None)));
+    });
+}
+
+#[test]
+fn views_allocate_nothing() {
+    allocates_nothing("views", |Pair { publisher, subscriber, .. }| {
+        publisher.publish(b"0123456789").expect("there is room");
+        let view: View<Raw> = next(subscriber).pin();
+        let (clone, slice) = (view.clone(), view.slice(2..5));
+        let again = slice.slice(1..);
+        assert_eq!((clone.as_bytes().len(), again.as_bytes()), (10, b"34".as_slice()));
+        let weak = view.downgrade();
+        drop((view, clone, slice, again));
+        assert_eq!(weak.upgrade().expect("it is there").as_str(), Ok("0123456789"));
+        assert!(weak.upgrade().is_some_and(|view| view.as_str_lossy() == "0123456789"));
+    });
+}
+
+#[test]
+fn bytes_of_a_view_cost_one_allocation_and_their_slices_none() {
+    let Pair { mut publisher, mut subscriber, topic: _topic } = pair("bytes", |builder| builder);
+    for _ in 0..ROUNDS {
+        publisher.publish(b"0123456789").expect("there is room");
+        let view = next(&mut subscriber).pin();
+        let mut bytes = None;
+        assert_eq!(allocations(|| bytes = Some(view.into_bytes())), 1);
+        let bytes = bytes.expect("it was filled above");
+        assert_eq!(allocations(|| drop((bytes.clone(), bytes.slice(2..4)))), 0);
+    }
+}
+
+#[test]
+fn typed_messages_cost_what_the_builder_of_capnp_allocates_and_reading_them_nothing() {
+    let bus = Bus::anonymous().expect("there is memory for a bus");
+    let topic = bus.topic::<tick::Owned>("ticks").segment_bytes(4096).create();
+    let topic = topic.expect("it is new");
+    let mut subscriber = topic.subscriber(Start::Latest).expect("there is a slot");
+    let mut publisher = topic.publisher().expect("there is a lane");
+    let mut send = |number: u64| {
+        let mut loan = publisher.loan().expect("there is room");
+        let mut root = loan.init_root();
+        root.set_symbol("ACME");
+        root.set_number(number);
+        loan.publish().expect("there is room");
+    };
+    let mut receive = |number: u64| {
+        let message = subscriber.try_recv().expect("it is sound").expect("it was published");
+        let tick = message.get().expect("it is well formed");
+        assert_eq!(tick.get_number(), number);
+        assert_eq!(tick.get_symbol().expect("it is set"), "ACME");
+    };
+    // The first ones map the lane and find the size of a loan.
+    (0..10).for_each(|number| {
+        send(number);
+        receive(number);
+    });
+    for number in 10..ROUNDS as u64 {
+        let sent = allocations(|| send(number));
+        assert!(sent <= 1, "{sent} allocations to send message {number}");
+        assert_eq!(allocations(|| receive(number)), 0, "to receive message {number}");
+    }
+}
+
+#[test]
+fn waiting_in_vain_allocates_nothing() {
+    let Pair { mut subscriber, .. } = pair("in-vain", |builder| builder);
+    let count = allocations(|| {
+        for _ in 0..5 {
+            let ended = subscriber.recv(Wait::For(Duration::from_millis(2))).map(drop);
+            assert_eq!(ended, Err(RecvError::TimedOut));
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn refusals_and_losses_allocate_nothing() {
+    let Pair { mut publisher, subscriber: _subscriber, .. } = pair("full", |builder| builder);
+    let count = allocations(|| {
+        let mut refused = 0;
+        for _ in 0..ROUNDS {
+            match publisher.try_publish(&[7; 500]) {
+                Err(PublishError::Full { .. }) => refused += 1,
+                published => assert!(published.is_ok()),
+            }
+        }
+        assert!(refused > 0);
+    });
+    assert_eq!(count, 0, "full");
+
+    let Pair { mut publisher, mut subscriber, .. } = pair("overtaken", TopicBuilder::lossy);
+    let count = allocations(|| {
+        let mut lagged = 0;
+        for _ in 0..20 {
+            assert_eq!(publisher.publish_batch([[7; 500]; ROUNDS / 20]), Ok(100));
+            loop {
+                match subscriber.try_recv() {
+                    Ok(Some(_)) => {}
+                    Err(RecvError::Lagged { .. }) => lagged += 1,
+                    end => break assert!(matches!(end, Ok(None))),
+                }
+            }
+        }
+        assert!(lagged > 0);
+    });
+    assert_eq!(count, 0, "overtaken");
+}

@@ -1,0 +1,23 @@
+//! Integration tests: one binary, which is also every process that it starts.
+//!
+//! `process` is the support: participants, in threads or processes. `traffic` is what they send.
+//! Everything else is tests, one file for each promise. Counts are chosen so that all of it ends in
+//! minutes on two cores; `WINDLASS_TEST_SCALE=10` does ten times as much where that means more.
+
+mod birth;
+mod death;
+mod eviction;
+mod fixture;
+mod fork;
+mod join;
+mod large;
+mod memory;
+mod model;
+mod options;
+mod policies;
+mod process;
+mod raw;
+mod tidy;
+mod traffic;
+mod views;
+mod waking;
