@@ -256,6 +256,12 @@ impl Core {
         true
     }
 
+    /// Frees the slots of all whose nodes are dead, and says how many.
+    pub fn reap_the_dead(&self) -> usize {
+        let is_dead = |slot: &usize| self.reap_if_dead(*slot, self.slots.owner(*slot));
+        (0..self.slots.high()).filter(is_dead).count()
+    }
+
     /// Describes who stands in the way of a publisher at `position`.
     pub fn blocker(&self, obstacle: Obstacle, lag: u64, reason: BlockReason) -> Blocker {
         let node = obstacle.owner.node();

@@ -241,9 +241,7 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
 /// Frees the slots, completes the lanes and removes the half-built files of the dead; adds how many
 /// of each to `report`.
 pub(crate) fn repair(core: &Core, report: &mut RepairReport) -> Result<()> {
-    report.subscribers += (0..core.slots.high())
-        .filter(|slot| core.reap_if_dead(*slot, core.slots.owner(*slot)))
-        .count();
+    report.subscribers += core.reap_the_dead();
     report.temporaries += core.folder.sweep_temporaries();
     let mut lanes = 0;
     for lane in 0..core.shape.publishers_max as usize {

@@ -261,6 +261,10 @@ impl<T: Payload> Publisher<T> {
         if self.core.reap_if_dead(obstacle.slot, obstacle.owner) {
             return Ok(());
         }
+        // One of those who hold views was named. Another one, of another segment, may be dead.
+        if reason == BlockReason::Views && self.core.reap_the_dead() > 0 {
+            return Ok(());
+        }
         if pause.is_none() {
             self.writer.count_full();
             self.tell_blocker(obstacle.owner.0);
@@ -476,6 +480,32 @@ mod tests {
         word.store(Owner::new(core.member.node(), 1, State::Active).0, Relaxed);
         let refused = (0..20).find_map(|_| publisher.try_publish(&[7; 1000]).err());
         assert!(matches!(refused, Some(PublishError::Full { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn the_pins_of_the_dead_are_dropped_though_somebody_living_holds_views_too() {
+        let topic = topic(|topic| topic.lossy());
+        let mut publisher = topic.publisher().expect("a free lane");
+        let core = &topic.core;
+        let stride = LINE + (core.shape.publishers_max as usize * 8).next_multiple_of(LINE);
+        let owner_word = |slot: usize| core.control.word(core.shape.slots_at() + slot * stride);
+        // Whichever of the two segments is looked at last: the living holds the other one.
+        let dead = u32::MAX;
+        for (dead_slot, living_slot) in [(0, 1), (1, 0)] {
+            core.control.word(control::SLOTS_HIGH_AT).store(2, Relaxed);
+            core.pins.clear(0);
+            core.pins.clear(1);
+            owner_word(dead_slot).store(Owner::new(dead, 1, State::Active).0, Relaxed);
+            let me = core.member.node();
+            owner_word(living_slot).store(Owner::new(me, 1, State::Active).0, Relaxed);
+            let current = (publisher.writer.payload_at() - 4096) / 4096;
+            let [other, another] = [1, 2].map(|turn| (current + turn) % 3);
+            core.pins.pin(publisher.lane, other, dead_slot);
+            core.pins.pin(publisher.lane, another, living_slot);
+            for _ in 0..5 {
+                publisher.try_publish(&[7; 1000]).expect("the dead hold nothing");
+            }
+        }
     }
 
     #[test]
