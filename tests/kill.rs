@@ -5,6 +5,8 @@
 //! receive every committed message once and whole, and find nothing left over. Run as `cargo test
 //! --features kill-points --test kill`.
 
+#[path = "kill/canary.rs"]
+mod canary;
 #[path = "kill/cell.rs"]
 mod cell;
 #[path = "kill/content.rs"]

@@ -208,6 +208,25 @@ impl Run<'_> {
         true
     }
 
+    /// Listens, and on a lossy topic, where a message may be overtaken, asks again for an answer.
+    fn insist(&mut self, time: Duration, enough: impl Fn(&Self) -> bool) -> bool {
+        let end = Instant::now() + time;
+        let again = match role::delivery(self.scenario.kind).reliable {
+            true => LIMIT,
+            false => Duration::from_millis(60),
+        };
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.listen(again.min(left), &enough) {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+            self.demand(Demand::Ping(self.tag));
+        }
+    }
+
     fn note(&mut self, note: Note) {
         match note {
             Note::Ready => {}
@@ -247,7 +266,7 @@ impl Run<'_> {
         }
         // First the message, then the laps, which overtake it on a lossy topic.
         self.ping();
-        self.listen(STOPPED / 2, |run| run.pongs.len() == WATCHERS);
+        self.insist(STOPPED / 2, |run| run.pongs.len() == WATCHERS);
         self.demand(Demand::Laps(2));
         self.listen((STOPPED / 2).saturating_sub(since.elapsed()), |_| false);
         if let Err(error) = self.check_alive() {
@@ -257,7 +276,7 @@ impl Run<'_> {
         let evicts = self.scenario.kind == "evicting";
         let excused = |run: &Self| run.outcome.named && run.scenario.role != "publish";
         let goes_on = |run: &Self| (evicts || run.pongs.len() == WATCHERS) && run.lapped.is_some();
-        if !self.listen(LIMIT / 4, |run| goes_on(run) || excused(run)) {
+        if !self.insist(LIMIT / 4, |run| goes_on(run) || excused(run)) {
             let (pongs, lapped) = (&self.pongs, self.lapped);
             let fault = format!("a stopped process stands in the way: {pongs:?} {lapped:?}");
             self.fault(fault);
@@ -307,17 +326,9 @@ impl Run<'_> {
     fn recover(&mut self) {
         let death = self.death.unwrap_or_else(Instant::now);
         if self.scenario.kind != "evicting" {
-            let end = Instant::now() + LIMIT;
             self.ping();
             let all = |run: &Self| run.pongs.len() == WATCHERS;
-            // On a lossy topic a message may be overtaken: ask again.
-            let again = match role::delivery(self.scenario.kind).reliable {
-                true => LIMIT,
-                false => Duration::from_millis(60),
-            };
-            while !self.listen(again, all) && Instant::now() < end {
-                self.demand(Demand::Ping(self.tag));
-            }
+            self.insist(LIMIT, all);
             match self.pongs.values().max() {
                 Some(last) if all(self) => self.outcome.first = Some(*last - death),
                 _ => self.fault("the survivors do not go on"),

@@ -41,20 +41,17 @@ fn run_all(jobs: &[Job]) -> Vec<Outcome> {
     outcomes.into_inner().expect("no run panics").into_values().collect()
 }
 
-/// What to interrupt: the points that each scenario passed when it was left alone, at the first
-/// pass and in the middle.
+/// What to interrupt: the points that each scenario passed when it was left alone. A death at the
+/// first pass, in the middle and at the last one, which is often that of somebody who leaves; and a
+/// stop in the middle.
 fn jobs_of(scenario: &'static Scenario, hits: &BTreeMap<String, u32>) -> Vec<Job> {
     let mut jobs = Vec::new();
-    for (step, count) in hits {
-        if !scenario.focus.iter().any(|focus| step.starts_with(focus)) {
-            continue;
-        }
-        let middle = count.div_ceil(2);
+    let in_focus = |step: &str| scenario.focus.iter().any(|focus| step.starts_with(focus));
+    for (step, last) in hits.iter().filter(|(step, _)| in_focus(step)) {
+        let middle = last.div_ceil(2);
         if scenario.kills {
-            jobs.push((scenario, Fate::Kill(step.clone(), 1)));
-            if middle > 1 {
-                jobs.push((scenario, Fate::Kill(step.clone(), middle)));
-            }
+            let passes = BTreeSet::from([1, middle, *last]);
+            jobs.extend(passes.iter().map(|hit| (scenario, Fate::Kill(step.clone(), *hit))));
         }
         jobs.push((scenario, Fate::Stop(step.clone(), middle)));
     }

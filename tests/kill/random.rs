@@ -1,4 +1,4 @@
-//! A killer that strikes at random instants.
+//! A killer that strikes at random instants, and sometimes only stops its victim for a while.
 //!
 //! On each of four topics publishers and subscribers come, are killed, and are replaced, while two
 //! subscribers and a publisher survive. The seed decides who is killed and when, as far as the
@@ -19,7 +19,7 @@ use windlass::Bus;
 
 const KILLS: u64 = 300;
 const KINDS: &[&str] = &["reliable", "lossy", "ordered", "ordered-lossy"];
-const ROLES: &[&str] = &["stream", "follow"];
+const ROLES: &[&str] = &["stream", "follow", "churn"];
 /// A subscriber that is killed while it holds everybody up costs no more than this.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
 
@@ -79,6 +79,14 @@ impl Arena {
             self.faults.push(format!("the survivors do not go on after a {role} was killed"));
         }
         first
+    }
+
+    /// Stops a mortal for `time`. It goes on then, unless it is killed before it can.
+    fn freeze(&mut self, mortal: usize, time: Duration) {
+        let (_, process) = &self.mortals[mortal];
+        process.signal(Signal::SIGSTOP);
+        process::pause(time);
+        process.signal(Signal::SIGCONT);
     }
 
     /// Reads what a process said until it ended.
@@ -186,10 +194,19 @@ pub fn run() -> windlass::Result<()> {
     let arenas: windlass::Result<Vec<_>> = KINDS.iter().map(|kind| Arena::open(kind)).collect();
     let mut arenas = arenas?;
     let mut times: BTreeMap<&str, Times> = BTreeMap::new();
-    for _ in 0..kills {
+    let (mut stops, mut strikes) = (0, 0);
+    while strikes < kills {
         process::pause(Duration::from_micros(dice.below(25_000)));
         let arena = dice.below(KINDS.len() as u64) as usize;
         let mortal = dice.below(ROLES.len() as u64) as usize;
+        if dice.below(8) == 0 {
+            arenas[arena].freeze(mortal, Duration::from_micros(dice.below(90_000)));
+            stops += 1;
+            if dice.below(2) == 0 {
+                continue;
+            }
+        }
+        strikes += 1;
         let first = arenas[arena].strike(mortal);
         first.iter().for_each(|time| times.entry(ROLES[mortal]).or_default().add(*time));
     }
@@ -201,6 +218,7 @@ pub fn run() -> windlass::Result<()> {
     for (role, times) in &times {
         show(&format!("until all survivors have a new message after a {role} died: {times}"));
     }
+    show(&format!("{stops} were stopped for up to 90 ms, half of them killed then"));
     show(&format!("the random kills took {:?}", began.elapsed()));
     assert!(faults.is_empty(), "WINDLASS_SEED={seed}: {faults:#?}");
     let worst = times.values().map(Times::max).max().unwrap_or_default();

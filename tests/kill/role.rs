@@ -73,6 +73,7 @@ pub fn play(role: &str) {
         "spare" => spare(&path),
         "stream" => stream(&path, &kind),
         "follow" => follow(&path, &kind),
+        "churn" => churn(&path, &kind),
         role => panic!("there is no role {role}"),
     };
     match result {
@@ -282,6 +283,26 @@ fn follow_once(subscriber: &mut Subscriber<Raw>, delivery: Delivery, count: u64)
         if let Some(fault) = ledger.faults.first() {
             return Err(fault.clone().into());
         }
+    }
+    Ok(())
+}
+
+/// Comes, publishes, reads, repairs and leaves until it is killed.
+fn churn(path: &Path, kind: &str) -> Outcome {
+    for round in 0.. {
+        let bus = bus(path)?;
+        let topic = topic(&bus, kind)?;
+        let mut publisher = topic.publisher()?;
+        for turn in 0..round % 7 {
+            send(&mut publisher, turn)?;
+        }
+        let mut subscriber = topic.subscriber(Start::Last(round % 11))?;
+        if round % 2 == 0 {
+            drop(publisher);
+        }
+        follow_once(&mut subscriber, delivery(kind), 5 + round % 5)?;
+        bus.repair()?;
+        bus.inspect(TOPIC)?;
     }
     Ok(())
 }
