@@ -11,7 +11,7 @@ demo *arguments:
 test:
     cargo test --workspace
 
-# The same, with processes killed and stopped at named steps
+# The same, and processes killed and stopped at every named step
 kill:
     cargo test --workspace --features windlass/kill-points
 
