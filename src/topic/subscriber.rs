@@ -379,11 +379,12 @@ impl<T: Payload> Subscriber<T> {
         if !self.is_active() {
             return Err(self.evict(0));
         }
+        // CLOSE: read before the last look, so that what was published before closing is found by it: also in a lane that
+        // was born before closing.
+        let closed = self.core.is_closed();
         if self.core.born_count() != self.born_seen {
             self.open_new_lanes()?;
         }
-        // CLOSE: read before the last look, so that what was published before closing is found by it.
-        let closed = self.core.is_closed();
         let found =
             if self.order.is_some() { self.seek_in_order()? } else { self.seek_in_lanes()? };
         if found {
