@@ -32,7 +32,7 @@ use crate::layout::frame::{self, Head, PROLOGUE, WORD};
 use crate::layout::lane as layout;
 use crate::ring::pins::Pins;
 use crate::shm::place::Region;
-use crate::sync::{AtomicU64, Ordering::*};
+use crate::sync::{fence, AtomicU64, Ordering::*};
 
 /// Most messages of a lane: decades of them at any speed.
 const SEQUENCE_MAX: u64 = u64::MAX >> 7;
@@ -234,7 +234,7 @@ impl Lane {
         let base = self.base_of(entry.physical());
         let first = self.first_sequence(base, logical).ok()?;
         let (at, sequence, _) = self.walk(base, PROLOGUE, first, |_, _| false).ok()?;
-        (self.entry(logical).ok()? == entry).then_some((sequence, self.position(logical, at)))
+        self.still_maps(logical, entry).then_some((sequence, self.position(logical, at)))
     }
 
     /// First sequence of the oldest segment a newcomer may start in, without a pin.
@@ -245,7 +245,15 @@ impl Lane {
             return None;
         }
         let first = self.first_sequence(self.base_of(entry.physical()), logical).ok()?;
-        (self.entry(logical).ok()? == entry).then_some(first)
+        self.still_maps(logical, entry).then_some(first)
+    }
+
+    /// Whether `entry` was not taken back while its segment was read without a pin.
+    fn still_maps(&self, logical: u64, entry: Entry) -> bool {
+        // PIN: whatever was read of a segment that is used again was stored behind the fence in `Writer::take`. With
+        // this fence the mapping that was retired before that one is seen retired.
+        fence(Acquire);
+        self.entry(logical) == Ok(entry)
     }
 
     /// A statistics word of the lane's header page.
