@@ -6,9 +6,10 @@
 #![allow(unsafe_code)]
 
 use crate::message::arena::{Finished, LoanArena};
+use crate::topic::outcome::{PublishError, Receipt};
 use crate::topic::patience::Patience;
 use crate::topic::payload::{Payload, Raw};
-use crate::topic::publisher::{PublishError, Publisher, Receipt};
+use crate::topic::publisher::Publisher;
 use capnp::message::Builder;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;

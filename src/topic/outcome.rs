@@ -1,0 +1,116 @@
+//! What publishing and receiving return besides messages: small values that say what to do next.
+
+use crate::topic::core::{BlockReason, Blocker};
+use std::fmt;
+
+/// Where a published message lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The lane that holds it.
+    pub lane: u32,
+    /// Its number: dense in its lane, and on an ordered topic dense in the topic.
+    pub sequence: u64,
+    /// Byte offset of its frame in the lane since the lane's birth.
+    pub position: u64,
+}
+
+/// Why a message was not published. Nothing was lost: the caller still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// No segment can be taken; somebody stands in the way.
+    Full {
+        /// Who, and why.
+        blocker: Blocker,
+    },
+    /// The message does not fit a segment of the topic.
+    TooLarge {
+        /// Payload bytes that it needs.
+        need: u64,
+        /// Payload bytes that a segment takes.
+        max: u64,
+    },
+    /// The topic was closed.
+    Closed,
+    /// This handle was inherited through `fork`.
+    Forked,
+    /// The lane holds a value that no publisher writes. `windlass doctor` says more.
+    Corrupt,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { blocker: Blocker { node, pid, slot, lag, reason } } => {
+                let (what, unit) = match reason {
+                    BlockReason::Unread => ("has not read the oldest segment", "bytes"),
+                    BlockReason::Views => ("holds views into every segment left", "bytes"),
+                    BlockReason::Order => ("has not read the oldest messages", "messages"),
+                };
+                write!(
+                    f,
+                    "the lane is full: subscriber {slot} (process {pid}, node {node}) {what} and \
+                     is {lag} {unit} behind"
+                )
+            }
+            Self::TooLarge { need, max } => write!(
+                f,
+                "the message needs {need} bytes and a segment of this topic takes {max}; \
+                 create the topic with a larger segment_bytes"
+            ),
+            Self::Closed => f.write_str("the topic was closed"),
+            Self::Forked => f.write_str(
+                "this publisher was inherited through fork; open the bus again in the child",
+            ),
+            Self::Corrupt => f.write_str("the lane is damaged; run windlass doctor"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// Why there is no message. Except for `Lagged`, the next call will say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecvError {
+    /// The publisher of a lossy topic overtook this subscriber, which missed exactly so many messages. The next call
+    /// goes on with the oldest one still there.
+    Lagged {
+        /// Messages that this subscriber will never see.
+        missed: u64,
+    },
+    /// This subscriber blocked a publisher for longer than `evict_after` and lost its backlog. Subscribe again.
+    Evicted {
+        /// Messages of its backlog that it will never see.
+        missed: u64,
+    },
+    /// The topic was closed and everything was read.
+    Closed,
+    /// Nothing came in time.
+    TimedOut,
+    /// This handle was inherited through `fork`.
+    Forked,
+    /// The topic holds a value that no publisher writes. `windlass doctor` says more.
+    Corrupt,
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lagged { missed } => {
+                write!(f, "this subscriber was overtaken and missed {missed} messages")
+            }
+            Self::Evicted { missed } => write!(
+                f,
+                "this subscriber blocked a publisher for too long and lost its backlog of \
+                 {missed} messages; subscribe again"
+            ),
+            Self::Closed => f.write_str("the topic was closed"),
+            Self::TimedOut => f.write_str("no message came in time"),
+            Self::Forked => f.write_str(
+                "this subscriber was inherited through fork; open the bus again in the child",
+            ),
+            Self::Corrupt => f.write_str("the topic is damaged; run windlass doctor"),
+        }
+    }
+}
+
+impl std::error::Error for RecvError {}
