@@ -139,8 +139,8 @@ fn build(folder: &Folder, mode: u32) -> Result<()> {
 
 /// A message bus of the processes of this machine: a directory in shared memory that holds topics.
 ///
-/// Opening a bus makes this process a *node* of it. The kernel holds a lock for as long as the node lives; that lock, and
-/// no timeout, is how others know. Cheap to clone; a clone is the same node.
+/// Opening a bus makes this process a *node* of it. The kernel holds a lock for as long as the node lives; that lock,
+/// and no timeout, is how others know. Cheap to clone; a clone is the same node.
 ///
 /// # `fork`
 ///
@@ -270,8 +270,8 @@ impl Bus {
         Home::find(name_or_path)?.remove_bus()
     }
 
-    /// Repairs now what the dead left in every topic: nobody needs to call this, because whoever is hindered repairs
-    /// by itself.
+    /// Repairs now what the dead left in every topic. Nobody needs this to go on: whoever is hindered repairs by
+    /// itself. What hinders nobody, such as the half-built files of a builder that died, stays until it is called.
     ///
     /// # Errors
     ///

@@ -59,8 +59,8 @@ pub const NODES_MAX: usize = 1024;
 /// A sleeper looks again after this long, whatever happened to the process that should have woken it.
 pub const SLEEP_MS_MAX: u64 = 50;
 
-/// Bytes that a publisher zeroes at a time ahead of its position. Enough that the lines are owned when they are written,
-/// little enough that the message that pays for it is not much later than the others.
+/// Bytes that a publisher zeroes at a time ahead of its position. Enough that the lines are owned when they are
+/// written, little enough that the message that pays for it is not much later than the others.
 pub const CLEAN_AHEAD_BYTES: usize = if cfg!(windlass_loom) { 8 } else { 1024 };
 
 /// Messages after which a subscriber publishes its cursor even if it stays in the segment.

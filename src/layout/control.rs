@@ -94,8 +94,8 @@ impl Shape {
 
     /// The shape that a checked header describes, with every field inside its limits.
     pub fn from_header(header: &Header, file: impl std::fmt::Display) -> Result<Self> {
-        let [flags, publishers, subscribers, segments, segment_bytes, order_slots, evict, mode, schema_bytes, schema_crc] =
-            header.fields;
+        let [flags, publishers, subscribers, segments, segment_bytes, ..] = header.fields;
+        let [.., order_slots, evict, mode, schema_bytes, schema_crc] = header.fields;
         let file = file.to_string();
         let within = |field: &str, value: u64, least: u64, most: u64| {
             if (least..=most).contains(&value) {
@@ -135,6 +135,13 @@ impl Shape {
             schema_bytes: within("schema_bytes", schema_bytes, 0, limits::SCHEMA_BYTES_MAX as u64)?,
             schema_crc: within("schema_crc", schema_crc, 0, u32::MAX.into())? as u32,
         };
+        if shape.ordered && shape.order_slots < limits::ORDER_SLOTS_MIN {
+            let least = limits::ORDER_SLOTS_MIN;
+            return Err(Error::corrupt(&file, "order_slots", shape.order_slots, least));
+        }
+        if shape.segments < 3 && (!shape.reliable || shape.evict_after_ns > 0) {
+            return Err(Error::corrupt(&file, "segments_per_lane", shape.segments, "at least 3"));
+        }
         let powers = shape.segment_bytes.is_power_of_two()
             && (!shape.ordered || shape.order_slots.is_power_of_two());
         if !powers {

@@ -9,8 +9,8 @@
 //! * `I2` — `tail` never passes a place that is not taken.
 //! * `I3` — `ordered[lane]` covers a frame before `tail` passes the frame's place.
 //! * `I4` — `lapped` is above a place before that place is overwritten, and `floor` is never below `lapped`.
-//! * `I5` — On a reliable topic no active gate is below `lapped`. One may be below `floor`, which moves before the gates
-//!   are scanned.
+//! * `I5` — On a reliable topic no active gate is below `lapped`. One may be below `floor`, which moves before the
+//!   gates are scanned.
 //!
 //! # Orderings
 //!
@@ -155,8 +155,8 @@ impl Order {
         Ok(())
     }
 
-    /// Appends a committed frame, unless it is in the log already or the log is damaged; returns its place if this call put
-    /// it there.
+    /// Appends a committed frame, unless it is in the log already or the log is damaged; returns its place if this
+    /// call put it there.
     ///
     /// The publisher and whoever repairs after it go through this one routine.
     pub fn append(&self, place: Place) -> Option<u64> {

@@ -83,16 +83,10 @@ impl Reader {
         self.lane.position(self.logical, self.at.get())
     }
 
-    /// The position of the frame whose payload `poll` found at byte `offset` of the file, in the segment that the reader
-    /// stands in.
+    /// The position of the frame whose payload `poll` found at byte `offset` of the file, in the segment that the
+    /// reader stands in.
     pub fn position_of(&self, offset: usize) -> u64 {
         self.lane.position(self.logical, offset - frame::WORD - self.base)
-    }
-
-    /// The logical segment of the cursor.
-    #[inline]
-    pub fn logical(&self) -> u64 {
-        self.logical
     }
 
     /// The physical segment that this reader pins.

@@ -80,8 +80,9 @@ impl Writer {
             if self.lane.pins().count(self.lane.index(), physical, slot) == 0 {
                 return None;
             }
-            // The owner is loaded after the counter: if the slot is free now, the holder is gone for good. Who is joining
-            // has pinned nothing yet: the counter is that of an earlier owner, and a joiner may stop before it is cleared.
+            // The owner is loaded after the counter: if the slot is free now, the holder is gone for good. Who is
+            // joining has pinned nothing yet: the counter is that of an earlier owner, and a joiner may stop before it
+            // is cleared.
             let owner = slots.owner(slot);
             let holds = !owner.is_free() && owner.state() != Some(State::Joining);
             holds.then_some(Obstacle { slot, owner, at: physical as u64 })

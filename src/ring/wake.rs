@@ -100,6 +100,7 @@ impl Bell {
         if !Self::rouse(slots) {
             return Ring::Nobody;
         }
+        // HINT: pairs with the withdrawal, of another publisher.
         self.hint().fetch_or(SLEEPERS, Release);
         Ring::BarrierThenWake
     }
@@ -133,7 +134,8 @@ impl Bell {
         step!("sleep.barrier");
     }
 
-    /// Sleeper, after the barrier and before the last look: the value to wait on, or `None` if somebody woke it already.
+    /// Sleeper, after the barrier and before the last look: the value to wait on, or `None` if somebody woke it
+    /// already.
     pub fn ticket(&self, slots: &Slots, slot: usize) -> Option<u32> {
         // WAKE: pairs with `wake`. If it saw the wake that cleared the flag, it sees the cleared flag.
         let ticket = self.futex().load(Acquire);
@@ -148,6 +150,7 @@ impl Bell {
 
     /// From now on every publisher fences after each commit, because this process has no asymmetric barrier.
     pub fn demand_fences(&self) {
+        // SLEEP: from here on both sides fence, see `ring`.
         self.hint().fetch_or(FENCE, AcqRel);
     }
 

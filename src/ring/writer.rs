@@ -17,8 +17,8 @@
 //! # If the publisher dies
 //!
 //! Before the commit: the message never existed. Inside a roll: [`Writer::recover`] completes it, because a
-//! newcomer may already stand in the new segment. Bytes behind the tail may be a dead builder's, so the successor trusts
-//! none of them. Checked by `loom-tests/tests/lane.rs` and `roll.rs`.
+//! newcomer may already stand in the new segment. Bytes behind the tail may be a dead builder's, so the successor
+//! trusts none of them. Checked by `loom-tests/tests/lane.rs` and `roll.rs`.
 
 use crate::layout::entry::Entry;
 use crate::layout::frame::{self, Head, PROLOGUE, WORD};
@@ -89,6 +89,7 @@ impl Writer {
     }
 
     /// The lane.
+    #[cfg(windlass_loom)]
     pub fn lane(&self) -> &Lane {
         &self.lane
     }

@@ -73,8 +73,8 @@ mod mapped {
         pub fn word(&self, offset: usize) -> &AtomicU64 {
             debug_assert_eq!(offset % 8, 0, "a word is aligned");
             let at = self.at(offset, 8).cast();
-            // SAFETY: contract 1 and 3; aligned, because `base` is a multiple of 8 and so is every offset of a word: the
-            // layouts consist of multiples of 8, and so do frames.
+            // SAFETY: contract 1 and 3; aligned, because `base` is a multiple of 8 and so is every offset of a word:
+            // the layouts consist of multiples of 8, and so do frames.
             unsafe { AtomicU64::from_ptr(at) }
         }
 

@@ -14,7 +14,7 @@ use crate::shm::home::Folder;
 use crate::shm::map::{self, Access};
 use crate::shm::place::Region;
 use crate::shm::sys;
-use crate::sync::Ordering::*;
+use crate::sync::{fence, Ordering::*};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Who blocks a publisher, and how.
@@ -234,7 +234,10 @@ impl Core {
             Ring::Nobody => return,
             Ring::Wake => {}
             Ring::BarrierThenWake => {
-                sys::barrier();
+                if !sys::barrier() {
+                    // SLEEP: publishers fence where the barrier is missing.
+                    fence(SeqCst);
+                }
             }
         }
         self.bell.wake();

@@ -1,8 +1,8 @@
 //! Joining as a subscriber: a slot, gates in force, and then a place to begin.
 //!
-//! The gates come first. Each is stored at the floor of its lane, and the floor is read again behind a fence; if it moved
-//! meanwhile the gate follows. From then on nothing above the gate is taken back, so the place to begin can be looked
-//! for in peace. Modelled in `loom-tests/tests/join.rs`.
+//! The gates come first. Each is stored at the floor of its lane, and the floor is read again behind a fence; if it
+//! moved meanwhile the gate follows. From then on nothing above the gate is taken back, so the place to begin can be
+//! looked for in peace. Modelled in `loom-tests/tests/join.rs`.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::order::{Found, Order, TAIL_MAX};

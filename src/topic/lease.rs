@@ -29,13 +29,15 @@ pub struct Lease {
     pub lane: usize,
 }
 
-/// Takes the first lane that is free or whose holder is dead.
+/// Takes a lane: one that a dead publisher left, so that it is repaired; else one that is free; else a new one.
 pub fn acquire(core: &Core) -> Result<Lease> {
     let me = core.member.node();
     let lanes = core.shape.publishers_max as usize;
     let mut holders = Vec::new();
     let mut damaged = None;
-    for lane in 0..lanes {
+    let mut order: Vec<usize> = (0..lanes).collect();
+    order.sort_by_key(|lane| (core.lease(*lane).is_free(), !core.is_born(*lane)));
+    for lane in order {
         let seen = core.lease(lane);
         let dead = !seen.is_free() && !core.member.is_alive(seen.node());
         if !seen.is_free() && !dead {

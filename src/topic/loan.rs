@@ -106,8 +106,8 @@ impl Loan<'_, Raw> {
     ///
     /// # Errors
     ///
-    /// [`PublishError::Corrupt`] if the order log of an ordered topic is damaged; [`PublishError::Forked`] in a child that
-    /// inherited the loan through `fork`.
+    /// [`PublishError::Corrupt`] if the order log of an ordered topic is damaged; [`PublishError::Forked`] in a child
+    /// that inherited the loan through `fork`.
     #[inline]
     pub fn publish(self) -> Result<Receipt, PublishError> {
         let len = self.building.len;

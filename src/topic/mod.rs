@@ -89,9 +89,12 @@ impl<T: Payload> Topic<T> {
 
     /// Ends the topic: publishers get [`PublishError::Closed`], subscribers read what is there and then get `None`.
     ///
-    /// Closing is for good. A publisher in another process may commit one more message while this call runs.
+    /// In a child of `fork` this does nothing. Closing is for good. A publisher in another process may commit one more
+    /// message while this call runs.
     pub fn close(&self) {
-        self.core.close();
+        if self.core.member.check_process().is_ok() {
+            self.core.close();
+        }
     }
 
     /// Whether the topic was closed.
@@ -101,6 +104,7 @@ impl<T: Payload> Topic<T> {
 
     /// Options, publishers, subscribers, lag and counters, as they are now.
     pub fn info(&self) -> Result<TopicInfo> {
+        self.core.member.check_process()?;
         inspect(&self.core)
     }
 }

@@ -249,6 +249,12 @@ impl<T: Payload> TopicBuilder<T> {
                 ),
             ));
         }
+        if self.evict_after == Some(Duration::ZERO) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("topic {}: evict_after is zero, expected some time to read in", self.name),
+            ));
+        }
         if shape.evict_after_ns > 0 && !shape.reliable {
             return Err(Error::new(
                 ErrorKind::Invalid,

@@ -52,9 +52,9 @@ pub struct Publisher<T: Payload> {
     fork_epoch: u32,
     /// Whether `windlass info` shows somebody as blocking this publisher.
     told: bool,
-    /// Where the writer stood when it found no room, and since when it has: `evict_after` counts across calls that do not
-    /// wait.
-    blocked: Option<(u64, Instant)>,
+    /// Where the writer stood when it found no room, and since when it has: `evict_after` counts across calls that do
+    /// not wait.
+    blocked: Option<((u64, u64), Instant)>,
     /// Payload bytes that typed loans start with: what recent messages needed.
     pub(super) estimate: usize,
     payload: PhantomData<fn() -> T>,
@@ -206,9 +206,11 @@ impl<T: Payload> Publisher<T> {
             self.tell_blocker(obstacle.owner.0);
         }
         let position = self.writer.position();
+        // The same subscriber, for the same message: whoever came since is not to blame for the wait.
+        let key = (position, obstacle.owner.0);
         let (_, since) = *match &mut self.blocked {
-            Some(blocked) if blocked.0 == position => blocked,
-            blocked => blocked.insert((position, Instant::now())),
+            Some(blocked) if blocked.0 == key => blocked,
+            blocked => blocked.insert((key, Instant::now())),
         };
         let core = &self.core;
         let pause = pause.get_or_insert_with(Pause::new);

@@ -333,8 +333,8 @@ impl<T: Payload> Subscriber<T> {
         if !self.is_active() {
             return Err(self.evict(0));
         }
-        // CLOSE: read before the last look, so that what was published before closing is found by it: also in a lane that
-        // was born before closing.
+        // CLOSE: read before the last look, so that what was published before closing is found by it: also in a lane
+        // that was born before closing.
         let closed = self.core.is_closed();
         if self.core.born_count() != self.born_seen {
             self.open_new_lanes()?;

@@ -16,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/shm/map.rs",
     "src/shm/place.rs",
     "src/shm/sys.rs",
+    "src/topic/loan.rs",
 ];
 
 /// The files of the tests that may, too: they fork, write where nobody may, and count allocations.
@@ -140,7 +141,9 @@ fn files_fit_one_reading() {
         }
         for (number, line) in source.lines.iter().enumerate() {
             let columns = line.whole.chars().count();
-            if columns > LINE_COLUMNS_MAX {
+            // A row of a table cannot be broken.
+            let row = line.whole.trim_start().starts_with("//! |");
+            if columns > LINE_COLUMNS_MAX && !row {
                 wrong.push(format!("{}:{} has {columns} columns", source.path, number + 1));
             }
         }
