@@ -330,14 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_raw_loan_leaves_no_header_behind_the_next_message() {
+    fn a_dropped_raw_loan_leaves_no_header_behind_the_next_message() {
         let bus = Bus::anonymous().expect("there is memory");
         let topic = bus.topic::<Raw>("bytes").open().expect("a fresh topic");
         let mut subscriber = topic.subscriber(Start::Oldest).expect("a free slot");
         let mut publisher = topic.publisher().expect("a free lane");
         let mut loan = publisher.loan(512).expect("room");
         loan.fill(0xff);
-        std::mem::forget(loan);
+        drop(loan);
         publisher.publish(b"whole").expect("room");
         let message = subscriber.try_recv().expect("sound").expect("it was published");
         assert_eq!(message.bytes(), b"whole");
