@@ -335,9 +335,7 @@ mod tests {
         let topic = bus.topic::<Raw>("bytes").open().expect("a fresh topic");
         let mut subscriber = topic.subscriber(Start::Oldest).expect("a free slot");
         let mut publisher = topic.publisher().expect("a free lane");
-        let mut loan = publisher.loan(512).expect("room");
-        loan.fill(0xff);
-        drop(loan);
+        publisher.loan(512).expect("room").fill(0xff);
         publisher.publish(b"whole").expect("room");
         let message = subscriber.try_recv().expect("sound").expect("it was published");
         assert_eq!(message.bytes(), b"whole");
