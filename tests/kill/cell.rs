@@ -157,7 +157,8 @@ impl Run<'_> {
         loop {
             match process.next(2 * LIMIT) {
                 None => {
-                    self.fault(format!("{role} neither ends nor says anything; it said {log:?}"));
+                    let state = process.describe();
+                    self.fault(format!("{role} does nothing: {state}; it said {log:?}"));
                     return false;
                 }
                 Some(Event::Said(line)) => self.heard(role, &line),
@@ -213,7 +214,7 @@ impl Run<'_> {
         let end = Instant::now() + time;
         let again = match role::delivery(self.scenario.kind).reliable {
             true => LIMIT,
-            false => Duration::from_millis(60),
+            false => Duration::from_millis(10),
         };
         loop {
             let left = end.saturating_duration_since(Instant::now());

@@ -100,6 +100,19 @@ impl Process {
         event
     }
 
+    /// What the kernel says that it does, for whoever waits for it in vain.
+    pub fn describe(&self) -> String {
+        let read = |name| {
+            let text = std::fs::read_to_string(format!("/proc/{}/{name}", self.pid));
+            text.unwrap_or_else(|error| error.to_string())
+        };
+        let status = read("status");
+        let wanted = ["State:", "SigPnd:", "ShdPnd:"];
+        let lines = status.lines().filter(|line| wanted.iter().any(|word| line.starts_with(word)));
+        let lines: Vec<_> = lines.collect();
+        format!("{lines:?}, in {}, system call {}", read("wchan"), read("syscall"))
+    }
+
     pub fn signal(&self, signal: Signal) {
         if !self.ended {
             // It fails if the process ended by itself, which its events say.

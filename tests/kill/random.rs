@@ -20,6 +20,8 @@ use windlass::Bus;
 const KILLS: u64 = 300;
 const KINDS: &[&str] = &["reliable", "lossy", "ordered", "ordered-lossy"];
 const ROLES: &[&str] = &["stream", "follow", "churn"];
+/// The kernel of a busy machine may take its time to end a process.
+const DEATH_MAX: Duration = Duration::from_secs(30);
 /// A subscriber that is killed while it holds everybody up costs no more than this.
 const RECOVERY_MAX: Duration = Duration::from_secs(2);
 
@@ -94,9 +96,10 @@ impl Arena {
         let (role, process) = &mut self.mortals[mortal];
         let mut log = Vec::new();
         loop {
-            match process.next(LIMIT) {
+            match process.next(DEATH_MAX) {
                 None => {
-                    self.faults.push(format!("a killed {role} does not end"));
+                    let state = process.describe();
+                    self.faults.push(format!("a killed {role} does not end: {state}"));
                     return None;
                 }
                 Some(Event::Said(line)) if self.receipts.enter(&line) || line == "joined" => {}
@@ -118,7 +121,7 @@ impl Arena {
         self.tag += 1;
         let again = match role::delivery(self.kind).reliable {
             true => LIMIT,
-            false => Duration::from_millis(60),
+            false => Duration::from_millis(10),
         };
         let mut pongs = BTreeMap::new();
         while pongs.len() < WATCHERS && death.elapsed() < LIMIT {
