@@ -1,6 +1,6 @@
-//! Publishing into a segment and reading it: does a reader see a prefix of what was committed, whole and in order, while
-//! the segment is full of stale bytes that look like frames, and does whoever takes the lane over from a publisher that
-//! died at any step continue exactly behind the last committed message?
+//! Publishing into a segment and reading it: does a reader see a prefix of what was committed, whole and in order,
+//! while the segment is full of stale bytes that look like frames, and does whoever takes the lane over from a
+//! publisher that died at any step continue exactly behind the last committed message?
 //!
 //! Outcomes: how many messages the dead publisher committed, and how many the reader had seen by then.
 

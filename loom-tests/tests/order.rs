@@ -1,5 +1,6 @@
-//! The order log: does every committed frame get exactly one place, dense and in the order of its lane, whoever appends,
-//! dies or repairs at the same time, and does a reader see at a place the frame that has it, or that it was lapped?
+//! The order log: does every committed frame get exactly one place, dense and in the order of its lane, whoever
+//! appends, dies or repairs at the same time, and does a reader see at a place the frame that has it, or that it was
+//! lapped?
 //!
 //! Outcomes: what a reader found at the first places; for a death, how many frames had a place before anybody repaired.
 

@@ -1,9 +1,9 @@
-//! Taking a segment back from its readers: does a reader that entered a segment, or holds a view into it, read the bytes
-//! that it entered for, whatever the publisher does meanwhile, does the publisher get every segment that nobody holds,
-//! and does a death on either side leave nothing pinned or lapped?
+//! Taking a segment back from its readers: does a reader that entered a segment, or holds a view into it, read the
+//! bytes that it entered for, whatever the publisher does meanwhile, does the publisher get every segment that nobody
+//! holds, and does a death on either side leave nothing pinned or lapped?
 //!
-//! A reader is lapped if it reads the payload of another message, or while the publisher writes: payload lies in tracked
-//! cells. Outcomes: whether each visit found its segment, and how many messages the publisher had room for.
+//! A reader is lapped if it reads the payload of another message, or while the publisher writes: payload lies in
+//! tracked cells. Outcomes: whether each visit found its segment, and how many messages the publisher had room for.
 
 #![cfg(windlass_loom)]
 

@@ -1,10 +1,10 @@
 //! Waking without a fence in publish: is there an end in which a subscriber sleeps, a message lies before it, and the
-//! word that it sleeps on has not moved, with two sleepers and two publishers, with a dead sleeper whose flag stays, and
-//! after a publisher that died ringing?
+//! word that it sleeps on has not moved, with two sleepers and two publishers, with a dead sleeper whose flag stays,
+//! and after a publisher that died ringing?
 //!
-//! The sleeper's barrier is a fence on both sides here. Sleeping is the last thing that a modelled sleeper does: whether
-//! it would have been woken is decided when all others are done. Outcomes: for each sleeper, whether it saw everything
-//! without sleeping, slept and was woken, or slept on.
+//! The sleeper's barrier is a fence on both sides here. Sleeping is the last thing that a modelled sleeper does:
+//! whether it would have been woken is decided when all others are done. Outcomes: for each sleeper, whether it saw
+//! everything without sleeping, slept and was woken, or slept on.
 
 #![cfg(windlass_loom)]
 

@@ -1,6 +1,6 @@
 //! Finding a message again by its position alone: does a reader that stands where a message was seen once read that
-//! message, with the segment pinned from then on, or learn that it is gone, whatever the publisher, the last view of the
-//! segment and a death do meanwhile?
+//! message, with the segment pinned from then on, or learn that it is gone, whatever the publisher, the last view of
+//! the segment and a death do meanwhile?
 //!
 //! Outcomes: whether the message was found, and how many messages the publisher had room for.
 
