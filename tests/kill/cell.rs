@@ -11,10 +11,13 @@ use nix::sys::wait::WaitStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use windlass::{Bus, Publisher, Raw, Start, Subscriber, TopicInfo};
+use windlass::{Bus, Publisher, Raw, RecvError, Start, Subscriber, TopicInfo};
 
 /// How long a victim stays stopped: longer than every period of the library.
 const STOPPED: Duration = Duration::from_millis(230);
+
+/// Messages of each heir.
+const HEIRLOOM: u64 = 3;
 
 /// What processes said about their messages: for each lane the end of what they tried and of what
 /// they committed.
@@ -351,6 +354,8 @@ impl Run<'_> {
         };
         survivors.hush();
         let topic = role::topic(&desk, self.scenario.kind)?;
+        // It may stand in a segment that the dead had mapped and not yet announced.
+        let mut newcomer = topic.subscriber(Start::Latest)?;
         let mut heirs = Vec::new();
         for _ in 0..PUBLISHERS {
             heirs.push(topic.publisher()?);
@@ -362,6 +367,8 @@ impl Run<'_> {
         let info = desk.inspect(TOPIC)?;
         let published: BTreeMap<u32, u64> =
             info.publishers.iter().map(|lane| (lane.lane, lane.published)).collect();
+        self.check_newcomer(&mut newcomer, &published);
+        drop(newcomer);
         let (ledgers, notes) = survivors.end(published.values().sum());
         for note in notes {
             self.note(note);
@@ -386,11 +393,30 @@ impl Run<'_> {
             let fault = format!("lane {lane} goes on at {next}: {committed}..={tried}");
             self.fault(fault);
         }
-        for _ in 0..3 {
+        for _ in 0..HEIRLOOM {
             let message = crate::content::message(lane, heir.sequence(), 0);
             if let Err(error) = heir.publish_timeout(&message, LIMIT) {
                 self.fault(format!("an heir cannot publish in lane {lane}: {error}"));
             }
+        }
+    }
+
+    /// Whoever joined before the heirs has all that they published.
+    fn check_newcomer(&mut self, newcomer: &mut Subscriber<Raw>, published: &BTreeMap<u32, u64>) {
+        let mut ledger = Ledger::new(role::delivery(self.scenario.kind), false);
+        loop {
+            match newcomer.try_recv() {
+                Ok(Some(message)) => {
+                    ledger.take(&message);
+                }
+                Ok(None) => break,
+                Err(RecvError::Lagged { missed }) => ledger.missed += missed,
+                Err(error) => return self.fault(format!("a newcomer: {error}")),
+            }
+        }
+        let (came, due) = (ledger.received + ledger.missed, HEIRLOOM * u64::from(PUBLISHERS));
+        if came < due || &ledger.due != published || !ledger.faults.is_empty() {
+            self.fault(format!("a newcomer has {ledger:?} of {published:?}"));
         }
     }
 

@@ -211,6 +211,10 @@ pub fn run() -> windlass::Result<()> {
         }
         strikes += 1;
         let first = arenas[arena].strike(mortal);
+        if !arenas[arena].faults.is_empty() {
+            // Survivors that do not go on would only make it longer.
+            break;
+        }
         first.iter().for_each(|time| times.entry(ROLES[mortal]).or_default().add(*time));
     }
     let mut faults = Vec::new();
