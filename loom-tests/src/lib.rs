@@ -9,16 +9,16 @@
 //!
 //! Without the cfg this crate is empty. Every file of `tests/` asks the questions of one protocol, and
 //!
-//! * collects what happened in [`Outcomes`] and asserts the *set*: nothing else happens, and everything listed does;
-//! * lets the operation die at each of its steps ([`explore_deaths`]), has somebody repair it, and looks again;
-//! * has canaries: the same model with one step of the protocol left out (see [`broken`]), which must fail.
+//! * collects what happened in `Outcomes` and asserts the *set*: nothing else happens, and everything listed does;
+//! * lets the operation die at each of its steps (`explore_deaths`), has somebody repair it, and looks again;
+//! * has canaries: the same model with one step of the protocol left out (see `broken`), which must fail.
 //!
 //! # What a model cannot show
 //!
 //! Loom makes one `fence(SeqCst)` happen before the next one, which is more than the language promises; it orders
 //! nothing after a load; and it explores a bounded number of preemptions. Its reduction of interleavings remembers the
 //! last access to each word only, so that a thread's own load can hide a race with another thread's store. Every model
-//! is therefore explored twice, with its threads begun in either order ([`Turn`]).
+//! is therefore explored twice, with its threads begun in either order (`Turn`).
 
 #![cfg(windlass_loom)]
 
