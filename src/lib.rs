@@ -95,7 +95,7 @@
 //! * Nothing is kept on disk, and there are no queues in which a message goes to one consumer only.
 //!
 //! The repository has pages on the bytes (`docs/format.md`), the memory model (`docs/memory-model.md`), what a death
-//! does (`docs/crash.md`) and why it is like this (`docs/design.md`).
+//! does (`docs/crash.md`), why it is like this (`docs/design.md`) and how fast it is (`docs/performance.md`).
 
 #[macro_use]
 #[doc(hidden)]
