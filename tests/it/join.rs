@@ -1,8 +1,9 @@
 //! Joining: whoever comes first, in whatever order, knows which message it gets first.
 
 use super::fixture::{self, anonymous};
-use super::process::{scaled, until, Line, Role, Scene, Stage};
+use super::process::{scaled, until, EndWhenDropped, Line, Role, Scene, Stage};
 use super::traffic::{self, check, len_of, message, Checker};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use windlass::{
     Bus, Error, ErrorKind, Publisher, Raw, RecvError, Start, Subscriber, Topic, TopicBuilder, Wait,
 };
@@ -346,16 +347,16 @@ fn a_join_holds_under_a_publisher_that_never_stops() {
     let bus = anonymous();
     for builder in every_kind(&bus) {
         let topic = builder.create().expect("it is new");
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut publisher = topic.publisher().expect("there is a lane");
-                while !stop.load(relaxed) {
+                while !stop.load(Relaxed) {
                     traffic::publish_next(&mut publisher, 16, 400);
                 }
             });
-            for round in 0..scaled(400) {
+            let _end = EndWhenDropped(&stop);
+            for round in 0..scaled(240) {
                 let start = match round % 3 {
                     0 => Start::Latest,
                     1 => Start::Oldest,
@@ -364,7 +365,6 @@ fn a_join_holds_under_a_publisher_that_never_stops() {
                 let mut subscriber = topic.subscriber(start).expect("there is a slot");
                 receive_some(&topic, &mut subscriber);
             }
-            stop.store(true, relaxed);
         });
     }
 }

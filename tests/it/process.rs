@@ -18,7 +18,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 use windlass::Bus;
@@ -72,6 +72,29 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Ends a thread that looks at a flag, even if the test that drops this panics.
+pub struct EndWhenDropped<'a>(pub &'a AtomicBool);
+
+impl Drop for EndWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// What the names of all dens begin with; the process that made it follows.
+const DENS: &str = "/dev/shm/windlass-test-";
+
+/// Removes what earlier runs left that were killed.
+fn remove_dens_of_the_dead() {
+    let entries = std::fs::read_dir("/dev/shm").expect("Linux has it");
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let pid = path.to_str().and_then(|path| path.strip_prefix(DENS)?.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
 /// A fresh directory in shared memory, removed when dropped, even by a panic.
 pub struct Den {
     path: PathBuf,
@@ -81,7 +104,10 @@ impl Den {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Relaxed);
-        let path = format!("/dev/shm/windlass-test-{}-{count}", std::process::id());
+        if count == 0 {
+            remove_dens_of_the_dead();
+        }
+        let path = format!("{DENS}{}-{count}", std::process::id());
         std::fs::create_dir(&path).expect("shared memory has room for a directory of ours");
         Self { path: path.into() }
     }

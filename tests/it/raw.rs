@@ -203,6 +203,44 @@ fn lossy_ordered_topics_have_one_order_between_threads() {
     ordered_lossy(Stage::threads);
 }
 
+/// However much there is in the first lanes, the later ones get their turn.
+#[test]
+fn a_busy_lane_starves_no_other() {
+    let bus = Bus::anonymous().expect("there is memory for a bus");
+    let topic = bus.topic::<Raw>(TOPIC).segment_bytes(65_536).create().expect("it is new");
+    let mut subscriber = topic.subscriber(Start::Latest).expect("there is a slot");
+    let mut publishers: Vec<_> =
+        (0..4).map(|_| topic.publisher().expect("there is a lane")).collect();
+    for (lane, publisher) in publishers.iter_mut().enumerate() {
+        let count = if lane == 3 { 5 } else { 1000 };
+        (0..count).for_each(|_| assert_eq!(publisher.publish(b"x").map(drop), Ok(())));
+    }
+    let mut before = 0;
+    let mut seen = [0; 4];
+    while seen[3] < 5 {
+        let message = subscriber.try_recv().expect("it is sound").expect("there is more");
+        seen[message.lane() as usize] += 1;
+        before += 1;
+        // The busy lane is refilled as it is read.
+        let lane = message.lane() as usize;
+        if lane < 3 {
+            publishers[lane].publish(b"x").expect("there is room");
+        }
+        assert!(before < 1000, "the last lane waits after {seen:?} messages");
+    }
+    // The same for batches.
+    let mut batches = 0;
+    publishers[3].publish(b"last").expect("there is room");
+    loop {
+        let batch = subscriber.batch(usize::MAX).expect("it is sound");
+        if batch.filter(|message| message.bytes() == b"last").count() > 0 {
+            break;
+        }
+        batches += 1;
+        assert!(batches < 100, "the last lane gets no batch");
+    }
+}
+
 /// The header word of a frame carries 24 bits of the sequence. Here a lane begins just below the
 /// places where that part, and 32 bits, are full.
 #[test]
