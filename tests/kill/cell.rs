@@ -1,6 +1,6 @@
 //! One scenario with one fate of its victim, and everything that must hold afterwards.
 
-use crate::content::Ledger;
+use crate::content::{self, Ledger};
 use crate::place::{self, Place};
 use crate::process::{Event, Fate, Process};
 use crate::role::{self, PUBLISHERS, TOPIC};
@@ -354,6 +354,17 @@ impl Run<'_> {
         };
         survivors.hush();
         let topic = role::topic(&desk, self.scenario.kind)?;
+        if matches!(self.fate, Fate::Kill(_, 1)) {
+            // Otherwise it is the heirs who heal.
+            desk.repair()?;
+            let info = desk.inspect(TOPIC)?;
+            if info.publishers.iter().any(|lane| lane.held) {
+                self.fault(format!("a repair left lanes: {:?}", info.publishers));
+            }
+            if info.subscribers.iter().any(|slot| !slot.alive) {
+                self.fault(format!("a repair left slots: {:?}", info.subscribers));
+            }
+        }
         // It may stand in a segment that the dead had mapped and not yet announced.
         let mut newcomer = topic.subscriber(Start::Latest)?;
         let mut heirs = Vec::new();
@@ -363,13 +374,21 @@ impl Run<'_> {
         for heir in &mut heirs {
             self.inherit(heir);
         }
-        drop(heirs);
         let info = desk.inspect(TOPIC)?;
-        let published: BTreeMap<u32, u64> =
+        let mut published: BTreeMap<u32, u64> =
             info.publishers.iter().map(|lane| (lane.lane, lane.published)).collect();
         self.check_newcomer(&mut newcomer, &published);
         drop(newcomer);
-        let (ledgers, notes) = survivors.end(published.values().sum());
+        *published.entry(heirs[0].lane()).or_default() += 1;
+        let mut refused = None;
+        let (ledgers, notes) = survivors.end(published.values().sum(), || {
+            let last = content::message(heirs[0].lane(), heirs[0].sequence(), 0);
+            refused = heirs[0].publish_timeout(&last, LIMIT).err();
+        });
+        drop(heirs);
+        if let Some(error) = refused {
+            self.fault(format!("the last message is refused: {error}"));
+        }
         for note in notes {
             self.note(note);
         }
@@ -394,7 +413,7 @@ impl Run<'_> {
             self.fault(fault);
         }
         for _ in 0..HEIRLOOM {
-            let message = crate::content::message(lane, heir.sequence(), 0);
+            let message = content::message(lane, heir.sequence(), 0);
             if let Err(error) = heir.publish_timeout(&message, LIMIT) {
                 self.fault(format!("an heir cannot publish in lane {lane}: {error}"));
             }

@@ -95,10 +95,17 @@ fn check_files(path: &Path, kind: &str, lanes: usize, faults: &mut Faults) -> wi
 /// All lanes, slots and segments can be taken at once.
 fn check_capacity(kind: &str, desk: &Bus, faults: &mut Faults) -> windlass::Result<()> {
     let topic = role::topic(desk, kind)?;
-    let slots = topic.info()?.subscribers_max;
+    let info = topic.info()?;
     let subscribers: windlass::Result<Vec<_>> =
-        (0..slots).map(|_| topic.subscriber(Start::Latest)).collect();
-    drop(subscribers?);
+        (0..info.subscribers_max).map(|_| topic.subscriber(Start::Latest)).collect();
+    let subscribers = subscribers?;
+    // A newcomer stands in one segment of each lane, or, where the order log says whose turn it is,
+    // in none. More would be pins that an owner before it left.
+    let stands = if role::delivery(kind).ordered { 0 } else { info.publishers.len() as u64 };
+    let pinned: Vec<_> = topic.info()?.subscribers;
+    let good = pinned.len() == subscribers.len() && pinned.iter().all(|slot| slot.pins == stands);
+    expect(faults, "pins of newcomers", good, pinned);
+    drop(subscribers);
     let mut publishers = Vec::new();
     for _ in 0..PUBLISHERS {
         publishers.push(topic.publisher()?);

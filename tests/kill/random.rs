@@ -5,7 +5,7 @@
 //! machine lets it.
 
 use crate::cell::Receipts;
-use crate::content::Ledger;
+use crate::content::{self, Ledger};
 use crate::figures::{show, Times};
 use crate::place::{self, Place};
 use crate::process::{self, Event, Fate, Process};
@@ -151,6 +151,7 @@ impl Arena {
 
     /// Kills everybody, and compares the books.
     fn close(mut self) -> windlass::Result<Vec<String>> {
+        self.faults.clear();
         for mortal in 0..self.mortals.len() {
             self.mortals[mortal].1.signal(Signal::SIGKILL);
             self.drain(mortal);
@@ -159,7 +160,7 @@ impl Arena {
         // Repair ends what the dead had half done.
         self.desk.repair()?;
         let info = self.desk.inspect(TOPIC)?;
-        let published: BTreeMap<u32, u64> =
+        let mut published: BTreeMap<u32, u64> =
             info.publishers.iter().map(|lane| (lane.lane, lane.published)).collect();
         for (lane, committed) in &self.receipts.committed {
             let (found, tried) = (published.get(lane), self.receipts.tried.get(lane));
@@ -168,7 +169,15 @@ impl Arena {
                 self.faults.push(fault);
             }
         }
-        let (ledgers, notes) = self.survivors.end(published.values().sum());
+        let mut last = role::topic(&self.desk, self.kind)?.publisher()?;
+        *published.entry(last.lane()).or_default() += 1;
+        let message = content::message(last.lane(), last.sequence(), 0);
+        let mut refused = None;
+        let (ledgers, notes) = self.survivors.end(published.values().sum(), || {
+            refused = last.publish_timeout(&message, LIMIT).err();
+        });
+        drop(last);
+        self.faults.extend(refused.map(|error| format!("the last message is refused: {error}")));
         for note in notes {
             if let Note::Fault(fault) = note {
                 self.faults.push(fault);
@@ -220,7 +229,11 @@ pub fn run() -> windlass::Result<()> {
     let mut faults = Vec::new();
     for arena in arenas {
         let kind = arena.kind;
-        faults.extend(arena.close()?.into_iter().map(|fault| format!("{kind}: {fault}")));
+        faults.extend(arena.faults.iter().map(|fault| format!("{kind}: {fault}")));
+        match arena.close() {
+            Ok(found) => faults.extend(found.into_iter().map(|fault| format!("{kind}: {fault}"))),
+            Err(error) => faults.push(format!("{kind}: {error}")),
+        }
     }
     for (role, times) in &times {
         show(&format!("until all survivors have a new message after a {role} died: {times}"));

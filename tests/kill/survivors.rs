@@ -95,10 +95,12 @@ impl Survivors {
         }
     }
 
-    /// Ends the subscribers once they have accounted for `total` messages.
-    pub fn end(mut self, total: u64) -> (Vec<Ledger>, Vec<Note>) {
+    /// Ends the subscribers once they have accounted for `total` messages, of which `publish` adds
+    /// the last one.
+    pub fn end(mut self, total: u64, publish: impl FnOnce()) -> (Vec<Ledger>, Vec<Note>) {
         self.hush();
         self.total.store(total, SeqCst);
+        publish();
         let watchers = self.watchers.drain(..);
         let ledgers =
             watchers.map(|watcher| watcher.join().expect("a watcher does not panic")).collect();
@@ -135,8 +137,8 @@ fn watch(
     notes.send(Note::Ready)?;
     let mut told = Instant::now();
     loop {
-        // Longer than a sleep, so that waking late shows.
-        match subscriber.recv(Wait::For(Duration::from_millis(60))) {
+        // Much longer than a sleep, so that waking late shows.
+        match subscriber.recv(Wait::For(LIMIT / 2)) {
             Ok(Some(message)) => {
                 let tag = ledger.take(&message);
                 if tag != 0 {
