@@ -155,6 +155,16 @@ impl Reader {
         }
     }
 
+    /// Whether something was committed at the place where this reader stands now, to be asked by another thread.
+    ///
+    /// A hint: once the reader has moved on, the place may be used again and the answer means nothing.
+    #[cfg(not(windlass_loom))]
+    pub fn hint(&self) -> impl Fn() -> bool + Send + 'static {
+        let (lane, offset) = (self.lane.clone(), self.base + self.at.get());
+        // Relaxed: whoever hears "yes" looks for itself.
+        move || lane.word(offset).load(Relaxed) != 0
+    }
+
     /// Steps over the message of `len` bytes that `poll` returned.
     #[inline]
     pub fn advance(&self, len: usize) {

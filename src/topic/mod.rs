@@ -18,6 +18,7 @@ mod seek;
 mod subscriber;
 mod view;
 mod wait;
+mod watch;
 
 pub use self::core::{BlockReason, Blocker};
 pub use inspect::{PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};

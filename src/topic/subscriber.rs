@@ -13,9 +13,11 @@ use crate::topic::outcome::RecvError;
 use crate::topic::payload::Payload;
 use crate::topic::view::{Hold, SlotLease};
 use crate::topic::wait::{Next, Pace, Wait};
+use crate::topic::watch::Watch;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +104,8 @@ pub struct Subscriber<T: Payload> {
     /// Whether a reader lost its place in a lane that is damaged.
     pub(super) damaged: bool,
     pace: Pace,
+    /// Behind the descriptor, if somebody asked for one.
+    pub(super) watch: Option<Watch>,
     pub(super) fork_epoch: u32,
     payload: PhantomData<fn() -> T>,
     // A handle may move to another thread and not be shared by two.
@@ -134,6 +138,7 @@ impl<T: Payload> Subscriber<T> {
             unreported: 0,
             evicted: None,
             damaged: false,
+            watch: None,
             pace: Pace::new(u64::from(core.shape.segments) * core.shape.segment_bytes),
             fork_epoch: sys::fork_epoch(),
             core,
@@ -150,6 +155,9 @@ impl<T: Payload> Subscriber<T> {
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_, T>>, RecvError> {
         let found = self.next()?;
+        if found.is_none() && self.watch.is_some() {
+            self.arm_watch();
+        }
         Ok(found.map(|found| self.message(found)))
     }
 
@@ -387,7 +395,53 @@ impl<T: Payload> Subscriber<T> {
     /// As for [`try_recv`](Self::try_recv).
     pub fn batch(&mut self, max: usize) -> Result<Batch<'_, T>, RecvError> {
         let first = if max == 0 { None } else { self.next()? };
+        if first.is_none() && max > 0 && self.watch.is_some() {
+            self.arm_watch();
+        }
         Ok(Batch::new(self, first, max.saturating_sub(1)))
+    }
+
+    /// A descriptor that is readable when there may be something to read: for `epoll`, `poll` and event loops.
+    ///
+    /// Wait until it is readable, then call [`try_recv`](Self::try_recv) or [`batch`](Self::batch) until there is
+    /// nothing left; the look that finds nothing makes it unreadable again. It is level-triggered, readable from the beginning,
+    /// and now and then readable though nothing is there. Do not read from it. It becomes readable for a message, for a
+    /// loss that is to be reported, and when the topic is closed.
+    ///
+    /// A thread of this process waits in the subscriber's place, so this takes some microseconds longer than
+    /// [`recv`](Self::recv) with [`Wait::Block`]. It ends with the subscriber.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` or `Io` if there is no descriptor or thread left; `Forked` in a child of `fork`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    /// use windlass::{Bus, Raw, Start};
+    ///
+    /// let bus = Bus::anonymous()?;
+    /// let topic = bus.topic::<Raw>("events").open()?;
+    /// let mut subscriber = topic.subscriber(Start::Latest)?;
+    /// let mut publisher = topic.publisher()?;
+    /// publisher.publish(b"ready")?;
+    ///
+    /// let descriptor = subscriber.descriptor()?;
+    /// poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], PollTimeout::NONE)?;
+    /// while let Some(message) = subscriber.try_recv()? {
+    ///     assert_eq!(message.bytes(), b"ready");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
+        self.core.member.check_process()?;
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => Watch::new(self.core.clone())?,
+        };
+        Ok(self.watch.insert(watch).descriptor())
     }
 
     /// Messages received so far.

@@ -1,0 +1,279 @@
+//! A descriptor that becomes readable when a subscriber has something to read, for `epoll`, `poll` and event loops.
+//!
+//! Publishers know only the futex of the topic. A thread of the subscriber's process sleeps on it in the subscriber's
+//! place and writes to an event descriptor when it wakes. It runs only for subscribers that asked for a descriptor.
+//!
+//! The thread is *armed* by the look that found nothing: the subscriber clears the descriptor, announces itself as a
+//! sleeper, passes the barrier, looks once more, and hands the ticket over. So no message falls in between, for the
+//! reasons that [`wake`](crate::ring::wake) gives. As every sleep of windlass this one is bounded: whatever happened to
+//! a publisher between its commit and its wake, the thread looks again by itself.
+
+use crate::error::{Error, Result};
+use crate::limits::SLEEP_MS_MAX;
+use crate::shm::sys;
+use crate::ring::order::Found;
+use crate::sync::{fence, Ordering::Acquire, Ordering::SeqCst};
+use crate::topic::core::Core;
+use crate::topic::payload::Payload;
+use crate::topic::subscriber::Subscriber;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Whether there is something to read, as a thread without a cursor can tell.
+pub type Ready = Box<dyn Fn() -> bool + Send>;
+
+enum State {
+    /// The subscriber has not looked since the descriptor became readable.
+    Idle,
+    /// Nothing was there; wake up when the futex is not `ticket` any more.
+    Armed { ticket: u32, ready: Ready },
+    /// The subscriber is gone.
+    Ended,
+}
+
+struct Shared {
+    core: Arc<Core>,
+    event: EventFd,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self) {
+        // It fails only if the counter is full, and then it is readable anyway.
+        let _ = self.event.write(1);
+    }
+
+    /// The thread: sleeps in the subscriber's place.
+    fn run(&self) {
+        let limit = Duration::from_millis(SLEEP_MS_MAX);
+        let futex = self.core.bell.futex();
+        loop {
+            let mut state = self.state();
+            let ticket = loop {
+                match &*state {
+                    State::Ended => return,
+                    State::Armed { ticket, .. } => break *ticket,
+                    State::Idle => {
+                        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            };
+            drop(state);
+            sys::futex_wait(futex, ticket, limit);
+            let mut state = self.state();
+            if let State::Armed { ticket, ready } = &*state {
+                // WAKE: pairs with `Bell::wake`.
+                if futex.load(Acquire) != *ticket || ready() || self.core.is_closed() {
+                    *state = State::Idle;
+                    self.signal();
+                }
+            }
+        }
+    }
+}
+
+/// The descriptor of one subscriber and the thread behind it.
+pub struct Watch {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    fork_epoch: u32,
+}
+
+impl Watch {
+    /// A descriptor that is readable until the subscriber has looked.
+    pub fn new(core: Arc<Core>) -> Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_value_and_flags(1, flags)
+            .map_err(|error| Error::io("cannot make an event descriptor", error.into()))?;
+        let (state, changed) = (Mutex::new(State::Idle), Condvar::new());
+        let shared = Arc::new(Shared { core, event, state, changed });
+        let thread = std::thread::Builder::new().name("windlass-watch".into()).spawn({
+            let shared = shared.clone();
+            move || shared.run()
+        });
+        let thread =
+            thread.map_err(|error| Error::io("cannot start the thread of a descriptor", error))?;
+        Ok(Self { shared, thread: Some(thread), fork_epoch: sys::fork_epoch() })
+    }
+
+    /// The descriptor.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
+    }
+
+    /// Not readable any more, until the thread or `signal` says otherwise.
+    pub fn clear(&self) {
+        // It fails if it was not readable.
+        let _ = self.shared.event.read();
+    }
+
+    /// Readable: there is something, or there may be.
+    pub fn signal(&self) {
+        self.shared.signal();
+    }
+
+    /// Hands the wait over to the thread.
+    pub fn arm(&self, ticket: u32, ready: Ready) {
+        *self.shared.state() = State::Armed { ticket, ready };
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.fork_epoch != sys::fork_epoch() {
+            // A child of fork has no such thread, and nobody to unlock what it may have locked.
+            std::mem::forget(self.thread.take());
+            return;
+        }
+        *self.shared.state() = State::Ended;
+        self.shared.changed.notify_one();
+        // The thread may be about to sleep on the futex: then this waits for the limit of a sleep.
+        sys::futex_wake_all(self.shared.core.bell.futex());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T: Payload> Subscriber<T> {
+    /// After a look that found nothing: lets the thread wait for the next message.
+    #[cold]
+    pub(super) fn arm_watch(&mut self) {
+        let Some(watch) = &self.watch else { return };
+        let (bell, slots, slot) = (&self.core.bell, &self.core.slots, self.claimed.slot);
+        watch.clear();
+        bell.announce(slots, slot);
+        // SLEEP: every publisher passes this barrier before the look below.
+        if !sys::barrier() {
+            bell.demand_fences();
+            fence(SeqCst);
+        }
+        let ticket = bell.ticket(slots, slot);
+        match ticket {
+            Some(ticket) if !self.is_ready() && !self.core.is_closed() => {
+                watch.arm(ticket, self.hint());
+            }
+            _ => {
+                bell.rise(slots, slot);
+                watch.signal();
+            }
+        }
+    }
+
+    /// What the thread asks from time to time: whether a look would find something.
+    fn hint(&self) -> Ready {
+        let (core, claimed, born) = (self.core.clone(), self.claimed, self.born_seen);
+        let changed = move || core.born_count() != born || !core.slots.is_active(claimed);
+        match &self.order {
+            Some((order, index)) => {
+                let (order, index) = (order.clone(), index.get());
+                Box::new(move || changed() || order.read(index) != Found::Empty)
+            }
+            None => {
+                let hints: Vec<_> = self.lanes.iter().map(|cursor| cursor.reader.hint()).collect();
+                Box::new(move || changed() || hints.iter().any(|hint| hint()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Bus, Publisher, Raw, RecvError, Start, Subscriber, Topic};
+    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+    fn pair(ordered: bool) -> (Topic<Raw>, Publisher<Raw>, Subscriber<Raw>) {
+        let bus = Bus::anonymous().expect("there is memory");
+        let builder = bus.topic::<Raw>("events");
+        let builder = if ordered { builder.ordered() } else { builder };
+        let topic = builder.open().expect("a fresh topic");
+        let publisher = topic.publisher().expect("a free lane");
+        let subscriber = topic.subscriber(Start::Latest).expect("a free slot");
+        (topic, publisher, subscriber)
+    }
+
+    fn is_readable(subscriber: &mut Subscriber<Raw>, limit: PollTimeout) -> bool {
+        let descriptor = subscriber.descriptor().expect("there are descriptors");
+        let mut wanted = [PollFd::new(descriptor, PollFlags::POLLIN)];
+        poll(&mut wanted, limit).expect("polling works") == 1
+    }
+
+    /// Looks until nothing is left and the descriptor says so; returns what was there.
+    fn drain(subscriber: &mut Subscriber<Raw>) -> u64 {
+        let mut count = 0;
+        while is_readable(subscriber, PollTimeout::ZERO) {
+            while subscriber.try_recv().expect("sound").is_some() {
+                count += 1;
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn a_descriptor_is_readable_for_every_message_and_not_without() {
+        for ordered in [false, true] {
+            let (_topic, mut publisher, mut subscriber) = pair(ordered);
+            assert_eq!(drain(&mut subscriber), 0);
+            for round in 1..=200u64 {
+                let copies = 1 + round % 3;
+                let sent = std::thread::scope(|scope| {
+                    let sender = scope.spawn(|| {
+                        (0..copies).for_each(|_| {
+                            publisher.publish(b"x").expect("it is read");
+                        });
+                    });
+                    let mut received = 0;
+                    while received < copies {
+                        assert!(is_readable(&mut subscriber, PollTimeout::from(5000u16)), "woken");
+                        while subscriber.try_recv().expect("sound").is_some() {
+                            received += 1;
+                        }
+                    }
+                    sender.join().expect("it does not panic");
+                    received
+                });
+                assert_eq!(sent, copies);
+                assert_eq!(drain(&mut subscriber), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_readable_when_the_topic_is_closed() {
+        let (topic, _publisher, mut subscriber) = pair(false);
+        assert_eq!(drain(&mut subscriber), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| topic.close());
+            assert!(is_readable(&mut subscriber, PollTimeout::from(5000u16)));
+        });
+        assert_eq!(subscriber.try_recv().err(), Some(RecvError::Closed));
+    }
+
+    #[test]
+    fn a_descriptor_is_readable_for_a_publisher_that_came_later() {
+        let (topic, first, mut subscriber) = pair(false);
+        assert_eq!(drain(&mut subscriber), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut second = topic.publisher().expect("a free lane");
+                second.publish(b"news").expect("room");
+            });
+            let mut received = 0;
+            while received == 0 {
+                assert!(is_readable(&mut subscriber, PollTimeout::from(5000u16)));
+                received += drain(&mut subscriber);
+            }
+            assert_eq!(received, 1);
+        });
+        drop(first);
+    }
+}
