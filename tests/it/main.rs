@@ -4,6 +4,9 @@
 //! Everything else is tests, one file for each promise. Counts are chosen so that all of it ends in
 //! minutes on two cores; `WINDLASS_TEST_SCALE=10` does ten times as much where that means more.
 
+#[path = "../schemas/samples.rs"]
+mod samples;
+
 mod birth;
 mod death;
 mod eviction;
@@ -19,5 +22,6 @@ mod process;
 mod raw;
 mod tidy;
 mod traffic;
+mod typed;
 mod views;
 mod waking;

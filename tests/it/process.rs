@@ -37,6 +37,7 @@ pub type Role = fn(&Scene, &mut Line);
 fn roles() -> Vec<(&'static str, Role)> {
     let tables: &[&[(&str, Role)]] = &[
         super::traffic::ROLES,
+        super::typed::ROLES,
         super::birth::ROLES,
         super::death::ROLES,
         super::fork::ROLES,
