@@ -404,9 +404,9 @@ impl<T: Payload> Subscriber<T> {
     /// A descriptor that is readable when there may be something to read: for `epoll`, `poll` and event loops.
     ///
     /// Wait until it is readable, then call [`try_recv`](Self::try_recv) or [`batch`](Self::batch) until there is
-    /// nothing left; the look that finds nothing makes it unreadable again. It is level-triggered, readable from the beginning,
-    /// and now and then readable though nothing is there. Do not read from it. It becomes readable for a message, for a
-    /// loss that is to be reported, and when the topic is closed.
+    /// nothing left; the look that finds nothing makes it unreadable again. It is level-triggered, readable from the
+    /// beginning, and now and then readable though nothing is there. Do not read from it. It becomes readable for a
+    /// message, for a loss that is to be reported, and when the topic is closed.
     ///
     /// A thread of this process waits in the subscriber's place, so this takes some microseconds longer than
     /// [`recv`](Self::recv) with [`Wait::Block`]. It ends with the subscriber.

@@ -10,8 +10,8 @@
 
 use crate::error::{Error, Result};
 use crate::limits::SLEEP_MS_MAX;
-use crate::shm::sys;
 use crate::ring::order::Found;
+use crate::shm::sys;
 use crate::sync::{fence, Ordering::Acquire, Ordering::SeqCst};
 use crate::topic::core::Core;
 use crate::topic::payload::Payload;
