@@ -40,8 +40,11 @@ fn write_loan(writer: &mut Writer, words: usize) {
     }
 }
 
-/// Publishes the first word of a loan of `words` words.
-fn publish_loan(writer: &mut Writer, words: usize) {
+/// Publishes the first word of a loan of `words` words that was clean, as typed loans are, or not.
+fn publish_loan(writer: &mut Writer, words: usize, clean: bool) {
+    if clean {
+        writer.clean(words * 8);
+    }
     let clean = writer.lend();
     write_loan(writer, words);
     writer.take_back(clean);
@@ -70,8 +73,8 @@ fn a_reader_sees_a_prefix_of_what_is_committed() {
             move || {
                 forget_loan(&mut writer);
                 publish_copy(&mut writer);
-                publish_loan(&mut writer, 3);
-                publish_loan(&mut writer, 1);
+                publish_loan(&mut writer, 3, true);
+                publish_loan(&mut writer, 1, false);
             },
             move || {
                 let seen = receive_some(&reader, 3);
@@ -94,14 +97,14 @@ fn whoever_takes_over_continues_behind_the_last_committed_message() {
         let (dead, total, (reader, seen)) = turn.succeed(
             move || {
                 death.of(|| {
-                    publish_loan(&mut writer, 5);
+                    publish_loan(&mut writer, 5, false);
                     publish_copy(&mut writer);
                 });
             },
             |()| {
                 let mut heir = topic.writer(0);
                 let found = heir.sequence();
-                publish_loan(&mut heir, 1);
+                publish_loan(&mut heir, 1, false);
                 (found, heir.sequence())
             },
             move || {
