@@ -4,6 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
 use crate::shm::home::{Folder, Home};
+use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::node::{Node, NodeLock, NodeTable, SLOT_BYTES};
 use crate::shm::sys;
@@ -23,6 +24,8 @@ pub struct Member {
     folder: Folder,
     lock: NodeLock,
     table: NodeTable,
+    /// What became of the control file of the bus.
+    loss: Loss,
 }
 
 impl Member {
@@ -201,7 +204,8 @@ impl Bus {
         let what = format!("{folder}/{CONTROL}");
         let file = folder.open_file(CONTROL, Access::Write)?;
         let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
-        let region = map::map(&file, &what, Access::Write, len)?;
+        let loss = Loss::default();
+        let region = map::map(&file, &what, Access::Write, len, &loss)?;
         let header = Header::read(&region, Kind::Bus, &what)?;
         let slots = header.fields[0];
         if slots == 0 || slots > NODES_MAX as u64 {
@@ -211,7 +215,8 @@ impl Bus {
         let id = table.draw_id()?;
         let lock = NodeLock::acquire(|| folder.open_file(CONTROL, Access::Write), id)?;
         table.join(&lock, std::process::id())?;
-        Ok(Self { member: Arc::new(Member { home, folder, lock, table }) })
+        loss.check(&what)?;
+        Ok(Self { member: Arc::new(Member { home, folder, lock, table, loss }) })
     }
 
     /// Names a topic of this bus, to create or open it. `T` is [`Raw`](crate::Raw) for bytes or the `Owned` type of a
@@ -289,6 +294,7 @@ impl Bus {
                 failed = failed.or(Some(error));
             }
         }
+        self.member.loss.check(folder)?;
         failed.map_or(Ok(report), Err)
     }
 

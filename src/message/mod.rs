@@ -31,6 +31,12 @@ pub fn malformed(why: Malformed) -> capnp::Error {
     capnp::Error::failed(format!("the payload is not a framed Cap'n Proto message: {why}"))
 }
 
+/// A payload whose file was shortened while it was read.
+#[cold]
+pub fn shortened() -> capnp::Error {
+    capnp::Error::failed("the file of the message was shortened while it was mapped".into())
+}
+
 /// Reads a message in place.
 #[inline]
 pub fn reader(segments: FrameSegments<'_>) -> Reader<FrameSegments<'_>> {

@@ -122,6 +122,11 @@ impl Slots {
         self.owner(claimed.slot) == claimed.owner
     }
 
+    /// Whether a publisher evicted the owner of the slot.
+    pub fn is_evicted(&self, claimed: Claimed) -> bool {
+        self.owner(claimed.slot) == claimed.owner.with(State::Evicted)
+    }
+
     fn swap(&self, slot: usize, from: Owner, to: Owner) -> bool {
         // SLOT: pairs with `owner`. Acquire on success: the next owner clears what the last one left.
         self.owner_word(slot).compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()

@@ -357,9 +357,11 @@ fn fill(
     init: impl FnOnce(&Region) -> Result<()>,
 ) -> Result<()> {
     super::map::reserve(file, path.display(), len)?;
-    let region = super::map::map(file, path.display(), Access::Write, len)?;
+    let loss = super::loss::Loss::default();
+    let region = super::map::map(file, path.display(), Access::Write, len, &loss)?;
     step!("file.init");
-    init(&region)
+    init(&region)?;
+    loss.check(path.display())
 }
 
 /// Checks a name that goes to the file system. It comes from a caller, a user or a file.

@@ -9,7 +9,9 @@
 //!   system that is full says so there, as an error, and never later, as `SIGBUS`.
 //! * `M2` — A file mapped with [`Access::Read`] cannot be written through the mapping: the
 //!   processor refuses.
-//! * `M3` — The page after a mapping faults. An index that escaped every check stops the process
+//! * `M3` — A page that lost its file after it was mapped is noted as a [`Loss`] instead of ending
+//!   the process.
+//! * `M4` — The page after a mapping faults. An index that escaped every check stops the process
 //!   instead of reading or writing what happens to lie there.
 //!
 //! The guard is made without a second mapping: the file is mapped one page longer than it is, and
@@ -17,6 +19,7 @@
 
 #![allow(unsafe_code)]
 
+use super::loss::{Loss, Watched};
 use super::place::Region;
 use crate::error::{Error, ErrorKind, Result};
 use memmap2::{MmapOptions, MmapRaw};
@@ -44,13 +47,26 @@ pub enum Access {
 /// signal arrives, so a call must be short enough that a process with a busy timer gets on.
 const RESERVE_BYTES: u64 = 16 << 20;
 
-/// Maps all of `file`, which must be `expected_len` bytes long. `what` names it in errors.
+/// A mapping, and what watches it, which ends first.
+struct Mapping {
+    _watched: Watched,
+    _mapped: MmapRaw,
+}
+
+/// Maps all of `file`, which must be `expected_len` bytes long. `what` names it in errors. If the
+/// file is shortened later, `loss` says so.
 ///
 /// # Errors
 ///
 /// `Corrupt` if the file has another length, `NoSpace` if the process may not map so much,
 /// `Permission` if the file was not opened for `access`.
-pub fn map(file: &File, what: impl Display, access: Access, expected_len: u64) -> Result<Region> {
+pub fn map(
+    file: &File,
+    what: impl Display,
+    access: Access,
+    expected_len: u64,
+    loss: &Loss,
+) -> Result<Region> {
     let metadata = file.metadata().map_err(|e| Error::io(format!("cannot look at {what}"), e))?;
     if metadata.len() != expected_len || expected_len == 0 {
         let expected = format!("{} bytes", expected_len.max(1));
@@ -76,12 +92,15 @@ pub fn map(file: &File, what: impl Display, access: Access, expected_len: u64) -
     })?;
     guard(&mapped, guard_at).map_err(|error| Error::io(format!("cannot map {what}"), error))?;
     let base = NonNull::new(mapped.as_ptr().cast_mut()).expect("a mapping is never at address 0");
+    let start = base.as_ptr() as usize;
+    let watched = Watched::new(start, start + guard_at, access == Access::Write, loss);
+    let keep = Arc::new(Mapping { _watched: watched, _mapped: mapped });
     // SAFETY: a mapping starts at a page, and its first `len` bytes stay mapped, with the access
-    // asked for, until `mapped` is dropped, which the region keeps.
-    Ok(unsafe { Region::new(base, len, Arc::new(mapped)) })
+    // asked for, until `keep` is dropped, which the region keeps.
+    Ok(unsafe { Region::new(base, len, keep) })
 }
 
-/// Takes every permission from what lies behind `guard_at`: M3.
+/// Takes every permission from what lies behind `guard_at`: M4.
 fn guard(mapped: &MmapRaw, guard_at: usize) -> std::io::Result<()> {
     let guard = mapped.as_ptr().cast_mut().wrapping_add(guard_at).cast();
     let len = mapped.len() - guard_at;
@@ -250,7 +269,8 @@ fn no_space(what: impl Display, needed: u64, free: u64) -> Error {
     )
 }
 
-fn page_size() -> usize {
+/// Bytes of a page of memory.
+pub fn page_size() -> usize {
     let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     size.and_then(|size| usize::try_from(size).ok()).expect("every kernel has a page size")
 }

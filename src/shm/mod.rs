@@ -5,7 +5,8 @@
 //! 1. **Bounds.** A [`Region`](place::Region) covers `len` bytes that stay mapped for as long as any clone of it lives.
 //!    Offsets are checked against `len` where a reference is made.
 //! 2. **No shrinking.** Windlass never truncates a file that it has mapped, and reserves its memory with
-//!    `fallocate`. Another process that truncates one breaks the bus; the resulting fault is outside the contract.
+//!    `fallocate`. If anybody else truncates one, [`loss`] puts zeroed pages in place of those that are gone and notes
+//!    it, so contract 1 holds; whoever acts on what it read asks for the note first.
 //! 3. **Words.** Everything that two processes may touch at once is an aligned 64-bit (or 32-bit futex) word and is
 //!    accessed through an atomic only.
 //! 4. **Bytes.** All other bytes belong to exactly one side at a time: to the publisher of the lane from the moment a
@@ -17,6 +18,8 @@
 mod child;
 #[cfg(not(windlass_loom))]
 pub(crate) mod home;
+#[cfg(not(windlass_loom))]
+pub(crate) mod loss;
 #[cfg(not(windlass_loom))]
 pub(crate) mod map;
 #[cfg(not(windlass_loom))]

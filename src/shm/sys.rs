@@ -293,6 +293,7 @@ pub mod testing {
 mod tests {
     use super::*;
     use crate::shm::child::until;
+    use crate::shm::loss::Loss;
     use crate::shm::map::{map, Access};
     use crate::shm::place::Region;
     use nix::sys::wait::{waitpid, WaitStatus};
@@ -306,7 +307,7 @@ mod tests {
     }
 
     fn mapped(file: &File) -> Region {
-        map(file, "test", Access::Write, 4096).expect("memory for a test")
+        map(file, "test", Access::Write, 4096, &Loss::default()).expect("memory for a test")
     }
 
     #[test]

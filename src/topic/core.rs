@@ -11,6 +11,7 @@ use crate::ring::pins::Pins;
 use crate::ring::slots::{Obstacle, Slots};
 use crate::ring::wake::{Bell, Ring};
 use crate::shm::home::Folder;
+use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::place::Region;
 use crate::shm::sys;
@@ -54,6 +55,8 @@ pub struct Core {
     pub slots: Slots,
     pub pins: Pins,
     pub bell: Bell,
+    /// What became of the files of the topic.
+    pub loss: Loss,
     lanes: Mutex<Vec<Option<Lane>>>,
 }
 
@@ -68,7 +71,8 @@ impl Core {
         let what = format!("{folder}/control");
         let file = folder.open_file("control", access)?;
         let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
-        let control = map::map(&file, &what, access, len)?;
+        let loss = Loss::default();
+        let control = map::map(&file, &what, access, len, &loss)?;
         let header = Header::read(&control, Kind::Control, &what)?;
         let shape = Shape::from_header(&header, &what)?;
         let (lanes, segments) = (shape.publishers_max as usize, shape.segments as usize);
@@ -87,6 +91,7 @@ impl Core {
             slots,
             pins,
             bell,
+            loss,
             lanes: Mutex::new(vec![None; lanes]),
         }))
     }
@@ -105,6 +110,11 @@ impl Core {
             return Err(Error::corrupt(what, "the schema checksum", crc, self.shape.schema_crc));
         }
         Ok(bytes)
+    }
+
+    /// Refuses to act on what was read if a file of the topic lost pages: they read as zeroes.
+    pub fn check_loss(&self) -> Result<()> {
+        self.loss.check(format_args!("topic {}, at {},", self.name, self.folder))
     }
 
     /// Who holds the lease of a lane.
@@ -159,7 +169,7 @@ impl Core {
         let what = format!("{}/{name}", self.folder);
         let file = self.folder.open_file(&name, access)?;
         let expected = self.shape.lane_header(self.identity, index);
-        let region = map::map(&file, &what, access, expected.file_bytes)?;
+        let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
         let header = Header::read(&region, Kind::Lane, &what)?;
         check_header(&header, &expected, &what)?;
         if self.shape.prefault {
@@ -189,7 +199,7 @@ impl Core {
         let what = format!("{}/order", self.folder);
         let file = self.folder.open_file("order", access)?;
         let expected = self.shape.order_header(self.identity);
-        let region = map::map(&file, &what, access, expected.file_bytes)?;
+        let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
         let header = Header::read(&region, Kind::Order, &what)?;
         check_header(&header, &expected, &what)?;
         let lanes = self.shape.publishers_max as usize;

@@ -140,6 +140,7 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
     let publishers = publishers(core)?;
     let subscribers = subscribers(core, &publishers)?;
     let lane_bytes = lane_layout::file_bytes(shape.segments as usize, shape.segment_bytes as usize);
+    core.check_loss()?;
     let order_bytes = if shape.ordered { shape.order_header(core.identity).file_bytes } else { 0 };
     Ok(TopicInfo {
         name: core.name.clone(),
@@ -251,5 +252,5 @@ pub(crate) fn repair(core: &Core, report: &mut RepairReport) -> Result<()> {
     if lanes > 0 {
         core.wake_all();
     }
-    Ok(())
+    core.check_loss()
 }

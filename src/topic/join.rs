@@ -49,6 +49,10 @@ impl<T: Payload> Subscriber<T> {
                 return Err(error);
             }
         };
+        if let Err(error) = core.check_loss() {
+            lanes.iter_mut().for_each(|cursor| cursor.reader.leave());
+            return Err(error);
+        }
         Ok(Self::assemble(core, slot, lanes, order, born_seen))
     }
 }

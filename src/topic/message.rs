@@ -43,6 +43,11 @@ impl<'a, T: Payload> Message<'a, T> {
         self.found.sequence
     }
 
+    /// Whether the files of the topic are still whole; see [`View::is_intact`].
+    pub fn is_intact(&self) -> bool {
+        self.cursor.hold.is_intact()
+    }
+
     /// The lane that holds it: its publisher.
     #[inline]
     pub fn lane(&self) -> u32 {
@@ -86,9 +91,14 @@ where
     ///
     /// # Errors
     ///
-    /// If the payload is not a well-formed Cap'n Proto message.
+    /// If the payload is not a well-formed Cap'n Proto message, or not [whole](Self::is_intact).
     pub fn to_owned_message(&self) -> capnp::Result<capnp::message::TypedBuilder<T>> {
-        crate::message::to_owned_message(self.payload)
+        let copy = crate::message::to_owned_message(self.payload);
+        if self.is_intact() {
+            copy
+        } else {
+            Err(crate::message::shortened())
+        }
     }
 }
 

@@ -73,6 +73,10 @@ impl<T: Payload> Publisher<T> {
             core.bell.demand_fences();
         }
         let Lease { writer, order, owner, lane } = lease::acquire(&core)?;
+        if let Err(error) = core.check_loss() {
+            core.release_lease(lane, owner);
+            return Err(error);
+        }
         Ok(Self {
             core,
             writer,
@@ -170,18 +174,25 @@ impl<T: Payload> Publisher<T> {
         if self.writer.has_room(len) {
             return Ok(());
         }
-        match self.writer.take(&self.core.slots, reliable) {
+        let taken = self.writer.take(&self.core.slots, reliable);
+        if self.core.loss.happened() {
+            // The pins and gates that allowed it may have read as zeroes.
+            return Err(Self::damage());
+        }
+        match taken {
             Ok(physical) => {
                 self.writer.roll(physical);
                 Ok(())
             }
             Err(Blocked::Gate(obstacle)) => Err((obstacle, BlockReason::Unread)),
             Err(Blocked::Pin(obstacle)) => Err((obstacle, BlockReason::Views)),
-            Err(Blocked::Corrupt) => {
-                let nobody = Obstacle { slot: usize::MAX, owner: Owner(0), at: 0 };
-                Err((nobody, BlockReason::Views))
-            }
+            Err(Blocked::Corrupt) => Err(Self::damage()),
         }
+    }
+
+    /// An obstacle that is nobody's.
+    fn damage() -> (Obstacle, BlockReason) {
+        (Obstacle { slot: usize::MAX, owner: Owner(0), at: 0 }, BlockReason::Views)
     }
 
     /// Removes what stands in the way, or waits, or gives up.
@@ -256,6 +267,10 @@ impl<T: Payload> Publisher<T> {
         }
         if self.core.bell.is_wanted() {
             self.core.ring();
+        }
+        if self.core.loss.happened() {
+            // Some of the stores above may have gone where nobody reads.
+            return Err(PublishError::Corrupt);
         }
         Ok(Receipt { lane: self.lane as u32, sequence, position })
     }

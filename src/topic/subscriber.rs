@@ -1,6 +1,5 @@
 //! The receiving end of a topic.
 
-use crate::error::Result;
 use crate::limits::{CURSOR_EVERY, SLEEP_MS_MAX};
 
 use crate::ring::order::{Found as Placed, Order};
@@ -17,7 +16,6 @@ use crate::topic::watch::Watch;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -329,6 +327,15 @@ impl<T: Payload> Subscriber<T> {
         if self.fork_epoch != sys::fork_epoch() {
             return Err(RecvError::Forked);
         }
+        let found = self.look_beyond();
+        if self.core.loss.happened() {
+            // What led to it may have read as zeroes.
+            return Err(RecvError::Corrupt);
+        }
+        found
+    }
+
+    fn look_beyond(&mut self) -> Result<Option<Found>, RecvError> {
         if let Some(missed) = self.evicted {
             return Err(RecvError::Evicted { missed });
         }
@@ -339,7 +346,9 @@ impl<T: Payload> Subscriber<T> {
             self.publish_cursors();
         }
         if !self.is_active() {
-            return Err(self.evict(0));
+            // Nothing else may become of the slot of the living.
+            let evicted = self.core.slots.is_evicted(self.claimed);
+            return Err(if evicted { self.evict(0) } else { RecvError::Corrupt });
         }
         // CLOSE: read before the last look, so that what was published before closing is found by it: also in a lane
         // that was born before closing.
@@ -399,49 +408,6 @@ impl<T: Payload> Subscriber<T> {
             self.arm_watch();
         }
         Ok(Batch::new(self, first, max.saturating_sub(1)))
-    }
-
-    /// A descriptor that is readable when there may be something to read: for `epoll`, `poll` and event loops.
-    ///
-    /// Wait until it is readable, then call [`try_recv`](Self::try_recv) or [`batch`](Self::batch) until there is
-    /// nothing left; the look that finds nothing makes it unreadable again. It is level-triggered, readable from the
-    /// beginning, and now and then readable though nothing is there. Do not read from it. It becomes readable for a
-    /// message, for a loss that is to be reported, and when the topic is closed.
-    ///
-    /// A thread of this process waits in the subscriber's place, so this takes some microseconds longer than
-    /// [`recv`](Self::recv) with [`Wait::Block`]. It ends with the subscriber.
-    ///
-    /// # Errors
-    ///
-    /// `Limit` or `Io` if there is no descriptor or thread left; `Forked` in a child of `fork`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-    /// use windlass::{Bus, Raw, Start};
-    ///
-    /// let bus = Bus::anonymous()?;
-    /// let topic = bus.topic::<Raw>("events").open()?;
-    /// let mut subscriber = topic.subscriber(Start::Latest)?;
-    /// let mut publisher = topic.publisher()?;
-    /// publisher.publish(b"ready")?;
-    ///
-    /// let descriptor = subscriber.descriptor()?;
-    /// poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], PollTimeout::NONE)?;
-    /// while let Some(message) = subscriber.try_recv()? {
-    ///     assert_eq!(message.bytes(), b"ready");
-    /// }
-    /// # Ok(()) }
-    /// ```
-    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
-        self.core.member.check_process()?;
-        let watch = match self.watch.take() {
-            Some(watch) => watch,
-            None => Watch::new(self.core.clone())?,
-        };
-        Ok(self.watch.insert(watch).descriptor())
     }
 
     /// Messages received so far.

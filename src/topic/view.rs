@@ -48,6 +48,11 @@ impl Hold {
         Arc::new(Self { lane, slot })
     }
 
+    /// Whether no file of the topic lost pages while this process had it mapped.
+    pub fn is_intact(&self) -> bool {
+        !self.slot.core.loss.happened()
+    }
+
     /// The subscriber slot whose pins these are.
     pub fn slot(&self) -> usize {
         self.slot.claimed.slot
@@ -122,6 +127,14 @@ impl<T: Payload> View<T> {
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         self.pinned.hold.lane.payload(self.spot.offset, self.spot.len)
+    }
+
+    /// Whether the files of the topic are still whole, so that what was read of the payload is what was published.
+    ///
+    /// No Windlass process ever shortens a file. If anybody else does, the pages that are gone read as zeroes, without
+    /// a signal, and this is false from then on. Ask *after* reading where files may be in careless hands.
+    pub fn is_intact(&self) -> bool {
+        self.pinned.hold.is_intact()
     }
 
     /// The number of the message: dense in its lane, and on an ordered topic dense in the topic.
@@ -298,9 +311,14 @@ where
     ///
     /// # Errors
     ///
-    /// If the payload is not a well-formed Cap'n Proto message.
+    /// If the payload is not a well-formed Cap'n Proto message, or not [whole](Self::is_intact).
     pub fn to_owned_message(&self) -> capnp::Result<capnp::message::TypedBuilder<T>> {
-        crate::message::to_owned_message(self.as_bytes())
+        let copy = crate::message::to_owned_message(self.as_bytes());
+        if self.is_intact() {
+            copy
+        } else {
+            Err(crate::message::shortened())
+        }
     }
 }
 

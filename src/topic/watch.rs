@@ -145,6 +145,49 @@ impl Drop for Watch {
 }
 
 impl<T: Payload> Subscriber<T> {
+    /// A descriptor that is readable when there may be something to read: for `epoll`, `poll` and event loops.
+    ///
+    /// Wait until it is readable, then call [`try_recv`](Self::try_recv) or [`batch`](Self::batch) until there is
+    /// nothing left; the look that finds nothing makes it unreadable again. It is level-triggered, readable from the
+    /// beginning, and now and then readable though nothing is there. Do not read from it. It becomes readable for a
+    /// message, for a loss that is to be reported, and when the topic is closed.
+    ///
+    /// A thread of this process waits in the subscriber's place, so this takes some microseconds longer than
+    /// [`recv`](Self::recv) with [`Wait::Block`]. It ends with the subscriber.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` or `Io` if there is no descriptor or thread left; `Forked` in a child of `fork`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    /// use windlass::{Bus, Raw, Start};
+    ///
+    /// let bus = Bus::anonymous()?;
+    /// let topic = bus.topic::<Raw>("events").open()?;
+    /// let mut subscriber = topic.subscriber(Start::Latest)?;
+    /// let mut publisher = topic.publisher()?;
+    /// publisher.publish(b"ready")?;
+    ///
+    /// let descriptor = subscriber.descriptor()?;
+    /// poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], PollTimeout::NONE)?;
+    /// while let Some(message) = subscriber.try_recv()? {
+    ///     assert_eq!(message.bytes(), b"ready");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
+        self.core.member.check_process()?;
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => Watch::new(self.core.clone())?,
+        };
+        Ok(self.watch.insert(watch).descriptor())
+    }
+
     /// After a look that found nothing: lets the thread wait for the next message.
     #[cold]
     pub(super) fn arm_watch(&mut self) {

@@ -20,6 +20,7 @@ mod options;
 mod policies;
 mod process;
 mod raw;
+mod shortened;
 mod tidy;
 mod traffic;
 mod typed;

@@ -46,6 +46,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::memory::ROLES,
         super::options::ROLES,
         super::policies::ROLES,
+        super::shortened::ROLES,
         super::views::ROLES,
         super::waking::ROLES,
     ];

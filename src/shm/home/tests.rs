@@ -5,6 +5,7 @@ mod sweep;
 
 use super::*;
 use crate::shm::child::{self, until, Child};
+use crate::shm::loss::Loss;
 use crate::sync::Ordering::Relaxed;
 use nix::sys::stat::{umask, Mode};
 use nix::unistd::geteuid;
@@ -77,7 +78,8 @@ fn file(folder: &Folder, name: &str, value: u64) -> File {
 }
 
 fn value(file: &File) -> u64 {
-    let region = super::super::map::map(file, "test", Access::Read, 4096).expect("it is mapped");
+    let region = super::super::map::map(file, "test", Access::Read, 4096, &Loss::default())
+        .expect("it is mapped");
     region.word(0).load(Relaxed)
 }
 
@@ -277,7 +279,9 @@ fn a_file_is_opened_for_what_was_asked_and_by_its_own_open_file() {
     on_both(|folder| {
         drop(file(folder, "control", 1));
         let open = |access| folder.open_file("control", access).expect("it exists");
-        let map = |file: &File| super::super::map::map(file, "test", Access::Write, 4096);
+        let map = |file: &File| {
+            super::super::map::map(file, "test", Access::Write, 4096, &Loss::default())
+        };
         assert_eq!(kind(map(&open(Access::Read))), ErrorKind::Permission);
         assert!(map(&open(Access::Write)).is_ok());
         // A lock of one open file is in the way of another one only.

@@ -44,21 +44,24 @@ fn permissions(address: usize) -> String {
 fn a_file_of_another_length_is_refused_with_both_lengths() {
     let file = memory(4096);
     for expected in [4095, 4097, 8192] {
-        let error = map(&file, "/x/lane-0", Access::Read, expected).err().expect("refused");
+        let error = map(&file, "/x/lane-0", Access::Read, expected, &Loss::default())
+            .err()
+            .expect("refused");
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         let text = error.to_string();
         assert!(text.contains("/x/lane-0") && text.contains("4096"), "{text}");
         assert!(text.contains(&expected.to_string()), "{text}");
     }
-    let empty = map(&memory(0), "/x/lane-0", Access::Read, 0).err().expect("refused");
+    let empty =
+        map(&memory(0), "/x/lane-0", Access::Read, 0, &Loss::default()).err().expect("refused");
     assert_eq!(empty.kind(), ErrorKind::Corrupt);
 }
 
 #[test]
 fn two_mappings_of_a_file_are_two_views_of_the_same_bytes() {
     let file = memory(4096);
-    let one = map(&file, "test", Access::Write, 4096).expect("it is mapped");
-    let two = map(&file, "test", Access::Read, 4096).expect("it is mapped");
+    let one = map(&file, "test", Access::Write, 4096, &Loss::default()).expect("it is mapped");
+    let two = map(&file, "test", Access::Read, 4096, &Loss::default()).expect("it is mapped");
     assert_ne!(one.base(), two.base());
     one.word(4088).store(7, Relaxed);
     assert_eq!(two.word(4088).load(Relaxed), 7);
@@ -66,7 +69,8 @@ fn two_mappings_of_a_file_are_two_views_of_the_same_bytes() {
 
 #[test]
 fn a_mapping_outlives_its_file_and_ends_with_its_last_clone() {
-    let region = map(&memory(4096), "test", Access::Write, 4096).expect("it is mapped");
+    let region =
+        map(&memory(4096), "test", Access::Write, 4096, &Loss::default()).expect("it is mapped");
     let clone = region.clone();
     drop(region);
     clone.word(0).store(7, Relaxed);
@@ -79,7 +83,8 @@ fn the_page_after_a_mapping_is_inaccessible() {
     for (len, guard_at) in [(page, page), (2 * page, 2 * page), (page + 8, 2 * page)] {
         for (access, own) in [(Access::Read, "r--s"), (Access::Write, "rw-s")] {
             let file = memory(len as u64);
-            let region = map(&file, "test", access, len as u64).expect("it is mapped");
+            let region =
+                map(&file, "test", access, len as u64, &Loss::default()).expect("it is mapped");
             let base = region.base() as usize;
             assert_eq!(region.len(), len);
             assert_eq!(permissions(base), own);
@@ -92,7 +97,7 @@ fn the_page_after_a_mapping_is_inaccessible() {
 #[test]
 fn a_store_through_a_read_only_mapping_faults() {
     let file = memory(4096);
-    let region = map(&file, "test", Access::Read, 4096).expect("it is mapped");
+    let region = map(&file, "test", Access::Read, 4096, &Loss::default()).expect("it is mapped");
     let child = fork_and(|| {
         region.word(0).store(7, Relaxed);
         0
@@ -105,7 +110,7 @@ fn a_store_through_a_read_only_mapping_faults() {
 fn a_file_opened_to_read_cannot_be_mapped_to_write() {
     let file = File::open("/proc/self/exe").expect("a test knows its binary");
     let len = file.metadata().expect("it is a file").len();
-    let error = map(&file, "test", Access::Write, len).err().expect("refused");
+    let error = map(&file, "test", Access::Write, len, &Loss::default()).err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Permission);
 }
 
@@ -113,7 +118,7 @@ fn a_file_opened_to_read_cannot_be_mapped_to_write() {
 fn pages_touched_ahead_do_not_fault_later() {
     const PAGES: usize = 256;
     let len = PAGES * page_size();
-    let region = map(&memory(len as u64), "test", Access::Write, len as u64);
+    let region = map(&memory(len as u64), "test", Access::Write, len as u64, &Loss::default());
     let region = region.expect("it is mapped");
     // The ends lie inside of a page each.
     if !prefault(&region, 8, len - 16, Access::Write) {
@@ -128,7 +133,7 @@ fn pages_touched_ahead_do_not_fault_later() {
         region.word(page * page_size()).store(1, Relaxed);
     }
     assert!(faults() - before < 16, "{} faults on {PAGES} pages", faults() - before);
-    let reader = map(&memory(len as u64), "test", Access::Read, len as u64);
+    let reader = map(&memory(len as u64), "test", Access::Read, len as u64, &Loss::default());
     assert!(prefault(&reader.expect("it is mapped"), 0, len, Access::Read));
 }
 
@@ -244,7 +249,9 @@ fn limits_of_the_process_are_errors_and_kill_nobody() {
     let file = memory(1 << 40);
     let (_, hard) = getrlimit(Resource::RLIMIT_AS).expect("Linux has it");
     setrlimit(Resource::RLIMIT_AS, 1 << 39, hard).expect("lowering is allowed");
-    let error = map(&file, "/x/lane-0", Access::Read, 1 << 40).err().expect("it is limited");
+    let error = map(&file, "/x/lane-0", Access::Read, 1 << 40, &Loss::default())
+        .err()
+        .expect("it is limited");
     assert_no_space(&error, 1 << 40);
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::shm::child::{self, until, Child};
+use crate::shm::loss::Loss;
 use crate::shm::map::{map, Access};
 use crate::shm::sys::testing::fork_and;
 use nix::sys::signal::{kill, Signal};
@@ -34,7 +35,8 @@ impl Control {
 
     fn table(&self, slots: usize) -> NodeTable {
         let file = self.open().expect("it exists");
-        let region = map(&file, "test", Access::Write, 4096).expect("it is mapped");
+        let region =
+            map(&file, "test", Access::Write, 4096, &Loss::default()).expect("it is mapped");
         NodeTable::new(region, 8, 64, slots).expect("it fits")
     }
 
@@ -301,7 +303,8 @@ fn a_table_that_does_not_fit_its_file_is_refused() {
 fn a_node_killed_at_any_step_is_dead_and_leaves_no_slot() {
     let test = concat!(module_path!(), "::a_node_killed_at_any_step_is_dead_and_leaves_no_slot");
     let table_of = |file: &File| {
-        let region = map(file, "test", Access::Write, 4096).expect("it is mapped");
+        let region =
+            map(file, "test", Access::Write, 4096, &Loss::default()).expect("it is mapped");
         NodeTable::new(region, 8, 64, 2).expect("it fits")
     };
     if child::role().is_some() {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::layout::owner::State;
 use crate::limits::LINE;
+use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::{Bus, RecvError, Start, Topic};
 
@@ -151,7 +152,8 @@ fn numbers_that_no_publisher_writes_end_nothing_but_the_call() {
                 }
                 let file = topic.core.folder.open_file(file, Access::Write).expect("it exists");
                 let len = file.metadata().expect("a file").len();
-                let region = map::map(&file, "a file", Access::Write, len).expect("it maps");
+                let region = map::map(&file, "a file", Access::Write, len, &Loss::default())
+                    .expect("it maps");
                 region.word(at).store(value, Relaxed);
                 for start in starts {
                     if let Ok(mut subscriber) = topic.subscriber(start) {

@@ -1,0 +1,286 @@
+//! Files that are cut short while they are mapped.
+//!
+//! A page of a mapping that has no file behind it any more ends the process with `SIGBUS` when it is touched. Windlass
+//! never shortens a file, but anybody with the right to write it can, on purpose or by mistake: `truncate`, `cp`, a hole
+//! in a file on a full file system. So the handler of that signal looks whether the address belongs to one of our
+//! mappings. If so it puts zeroed private pages there, from the page that faulted to the end of the mapping, and notes
+//! the loss; the process goes on, and whatever it was doing says `Corrupt` before it acts on what it read. Any other
+//! `SIGBUS` goes where it would have gone without us.
+//!
+//! ```text
+//!   start            fault                end
+//!     ├── the file ────┼── zeroed, private ──┼── guard
+//! ```
+//!
+//! # Invariants
+//!
+//! * `L1` — A span is in the table from before anybody can touch its mapping until after nobody can.
+//! * `L2` — Spans change behind a mutex, and a version tells the handler, which cannot take it, that one changes. The
+//!   span of a mapping that faults does not change meanwhile, by `L1`.
+//! * `L3` — A loss is noted before the pages are replaced. So whoever stored to a replaced page, and asks then, knows.
+//!
+//! # Orderings
+//!
+//! | edge    | `Release`                        | `Acquire`                | hands over            |
+//! |---------|----------------------------------|--------------------------|-----------------------|
+//! | `SPAN`  | `version`, at the end of a change | `version`, in the handler | the words of the span |
+//! | `CHUNK` | `next`, when the table grows     | `next`, in the handler   | a chunk of spans      |
+
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::shm::map::page_size;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{fence, AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Whether a file of a group, such as those of one topic, lost pages while this process had it mapped.
+#[derive(Clone, Debug, Default)]
+pub struct Loss(Arc<AtomicBool>);
+
+impl Loss {
+    /// True from the first access on that found nothing behind a page.
+    #[inline]
+    pub fn happened(&self) -> bool {
+        // Relaxed: the handler runs in the thread that accessed the page, before that thread goes on (`L3`).
+        self.0.load(Relaxed)
+    }
+
+    /// Refuses to go on with what was read of the files of `what`.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if a loss happened.
+    pub fn check(&self, what: impl std::fmt::Display) -> Result<()> {
+        if !self.happened() {
+            return Ok(());
+        }
+        let found = "shortened while this process had it mapped";
+        Err(Error::corrupt(
+            what,
+            "a file of it",
+            found,
+            "its full length; remove it and create it anew",
+        ))
+    }
+}
+
+/// Spans in a chunk of the table.
+const SPANS: usize = 64;
+
+/// A mapping that the handler knows.
+struct Span {
+    /// Odd while the span changes.
+    version: AtomicU32,
+    /// 0 if the span is free.
+    start: AtomicUsize,
+    end: AtomicUsize,
+    writable: AtomicBool,
+    loss: AtomicPtr<AtomicBool>,
+}
+
+/// Part of the table. Chunks are never freed.
+struct Chunk {
+    spans: [Span; SPANS],
+    next: AtomicPtr<Chunk>,
+}
+
+impl Span {
+    const fn free() -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            writable: AtomicBool::new(false),
+            loss: AtomicPtr::new(null_mut()),
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        // Relaxed: behind the mutex.
+        self.start.load(Relaxed) == 0
+    }
+
+    /// Changes the span. The caller holds the mutex.
+    fn set(&self, start: usize, end: usize, writable: bool, loss: *mut AtomicBool) {
+        let version = self.version.load(Relaxed);
+        self.version.store(version.wrapping_add(1), Relaxed);
+        // SPAN: a handler that sees one of the words below sees the odd version too.
+        fence(Release);
+        self.start.store(start, Relaxed);
+        self.end.store(end, Relaxed);
+        self.writable.store(writable, Relaxed);
+        self.loss.store(loss, Relaxed);
+        // SPAN: pairs with the load in `covering`.
+        self.version.store(version.wrapping_add(2), Release);
+    }
+
+    /// The end, the access and the note of the span, if it covers `address`.
+    fn covering(&self, address: usize) -> Option<(usize, bool, *mut AtomicBool)> {
+        // SPAN: pairs with the store in `set`.
+        let version = self.version.load(Acquire);
+        let (start, end) = (self.start.load(Relaxed), self.end.load(Relaxed));
+        let (writable, loss) = (self.writable.load(Relaxed), self.loss.load(Relaxed));
+        // SPAN: pairs with the fence in `set`.
+        fence(Acquire);
+        let whole = version.is_multiple_of(2) && self.version.load(Relaxed) == version;
+        (whole && start != 0 && (start..end).contains(&address)).then_some((end, writable, loss))
+    }
+}
+
+impl Chunk {
+    const fn empty() -> Self {
+        Self { spans: [const { Span::free() }; SPANS], next: AtomicPtr::new(null_mut()) }
+    }
+
+    fn next(&self) -> Option<&'static Chunk> {
+        // CHUNK: pairs with the store in `Watched::new`.
+        let next = self.next.load(Acquire);
+        // SAFETY: a chunk that was linked is whole, by CHUNK, and is never freed.
+        unsafe { next.as_ref() }
+    }
+}
+
+static TABLE: Chunk = Chunk::empty();
+static CHANGE: Mutex<()> = Mutex::new(());
+/// What is done about a `SIGBUS` that is not ours.
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+/// Bytes of a page, for the handler.
+static PAGE: AtomicUsize = AtomicUsize::new(4096);
+
+type Detailed = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+type Plain = extern "C" fn(libc::c_int);
+
+fn chunks() -> impl Iterator<Item = &'static Chunk> {
+    std::iter::successors(Some(&TABLE), |chunk| chunk.next())
+}
+
+/// A mapping whose faults are caught while this lives. It ends before the mapping does.
+#[derive(Debug)]
+pub struct Watched {
+    span: &'static Span,
+    // The table points into it.
+    _loss: Loss,
+}
+
+impl std::fmt::Debug for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Span").finish_non_exhaustive()
+    }
+}
+
+impl Watched {
+    /// Watches the pages `start..end`, a mapping of this process.
+    pub fn new(start: usize, end: usize, writable: bool, loss: &Loss) -> Self {
+        let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
+        install();
+        let free = || chunks().flat_map(|chunk| &chunk.spans).find(|span| span.is_free());
+        let span = free().unwrap_or_else(|| {
+            let last = chunks().last().expect("the table has a first chunk");
+            let grown: &'static Chunk = Box::leak(Box::new(Chunk::empty()));
+            // CHUNK: pairs with the load in `Chunk::next`.
+            last.next.store(std::ptr::from_ref(grown).cast_mut(), Release);
+            &grown.spans[0]
+        });
+        span.set(start, end, writable, Arc::as_ptr(&loss.0).cast_mut());
+        Self { span, _loss: loss.clone() }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
+        self.span.set(0, 0, false, null_mut());
+    }
+}
+
+/// Installs the handler, once per process. The caller holds the mutex.
+fn install() {
+    if BEFORE.get().is_some() {
+        return;
+    }
+    // SAFETY: all zeroes are a valid action: the default, without flags and with an empty mask.
+    let (mut before, mut ours): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+    // What was there is noted first: a fault of another thread may come at once.
+    // SAFETY: without a new action the call only writes to `before`.
+    let asked = unsafe { libc::sigaction(libc::SIGBUS, null(), &mut before) };
+    PAGE.store(page_size(), Relaxed);
+    let _ = BEFORE.set(before);
+    // On the alternative stack if the thread has one: that of the process may be what is full.
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    ours.sa_sigaction = on_fault as *const () as libc::sighandler_t;
+    // SAFETY: `on_fault` makes only system calls that are allowed in a handler, and reads atomics.
+    let set = unsafe { libc::sigaction(libc::SIGBUS, &ours, null_mut()) };
+    if asked != 0 || set != 0 {
+        tracing::warn!("a file that is shortened while it is mapped will end this process");
+    }
+}
+
+extern "C" fn on_fault(
+    number: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel passes a valid description of the signal.
+    let signal = unsafe { &*info };
+    // SAFETY: the description of this signal has an address.
+    let address = unsafe { signal.si_addr() } as usize;
+    if signal.si_code == libc::BUS_ADRERR && replace(address) {
+        return;
+    }
+    pass_on(number, info, context);
+}
+
+/// Puts zeroed pages where `address` lies in a mapping of ours.
+fn replace(address: usize) -> bool {
+    let spans = chunks().flat_map(|chunk| &chunk.spans);
+    let Some((end, writable, loss)) = spans.into_iter().find_map(|span| span.covering(address))
+    else {
+        return false;
+    };
+    // SAFETY: by `L1` the span lives, and with it the note that it holds.
+    unsafe { &*loss }.store(true, Relaxed);
+    // Relaxed: stored before the handler was installed.
+    let start = address & !(PAGE.load(Relaxed) - 1);
+    let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+    // SAFETY: by `L1` the pages from `start` to `end` are a mapping of ours, of which no byte from `start` on has
+    // anything behind it: what was read there is lost in any case.
+    let replaced = unsafe {
+        rustix::mm::mmap_anonymous(
+            start as *mut _,
+            end - start,
+            access,
+            MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+        )
+    };
+    replaced.is_ok()
+}
+
+/// Does what would have been done without us.
+fn pass_on(number: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let before =
+        BEFORE.get().map_or((libc::SIG_DFL, 0), |before| (before.sa_sigaction, before.sa_flags));
+    match before {
+        (libc::SIG_DFL | libc::SIG_IGN, _) => {
+            // SAFETY: all zeroes are the default action, which has no handler.
+            let default: libc::sigaction = unsafe { std::mem::zeroed() };
+            // The access is repeated when this returns, and ends the process then.
+            // SAFETY: as above.
+            unsafe { libc::sigaction(number, &default, null_mut()) };
+        }
+        (handler, flags) if flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the kernel had it as a handler of this kind.
+            let handler: Detailed = unsafe { std::mem::transmute(handler) };
+            handler(number, info, context);
+        }
+        (handler, _) => {
+            // SAFETY: the kernel had it as a handler of this kind.
+            let handler: Plain = unsafe { std::mem::transmute(handler) };
+            handler(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Files that somebody cuts short while they are mapped: nobody dies of it, nobody goes on as if nothing had happened.
+
+use super::fixture::{publish, small};
+use super::process::{Actor, Den, Line, Role, Scene, Stage};
+use super::traffic::{check, message};
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use windlass::{ErrorKind, PublishError, Raw, RecvError, Start, Topic, TopicBuilder, Wait};
+
+pub const ROLES: &[(&str, Role)] =
+    &[("shortened.publish", publisher), ("shortened.read", reader), ("shortened.hold", holder)];
+
+/// A topic with every file there is, whose publishers never wait, and whose control file has several pages.
+fn topic(builder: TopicBuilder<Raw>) -> TopicBuilder<Raw> {
+    builder.ordered().lossy().order_slots(4096).subscribers_max(64)
+}
+
+fn open(scene: &Scene) -> Topic<Raw> {
+    scene.bus().topic("t").open_existing().expect("the test created it")
+}
+
+/// Publishes until it cannot, and says why not.
+fn publisher(scene: &Scene, line: &mut Line) {
+    let mut publisher = open(scene).publisher().expect("there is a lane");
+    line.say("begun");
+    let error = loop {
+        let payload = message(publisher.lane(), publisher.sequence(), 300);
+        match publisher.try_publish(&payload) {
+            Ok(_) => {}
+            Err(PublishError::Full { .. }) => std::thread::yield_now(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(publisher.try_publish(b"again").err(), Some(error), "it stays so");
+    line.say(format_args!("{error:?}"));
+    line.stay();
+}
+
+/// Reads until it cannot, and says why not.
+fn reader(scene: &Scene, line: &mut Line) {
+    let wait = match scene.text("wait") {
+        "spin" => Wait::Spin,
+        "yield" => Wait::Yield,
+        _ => Wait::Block,
+    };
+    let mut subscriber = open(scene).subscriber(Start::Oldest).expect("there is a slot");
+    line.say("begun");
+    let error = loop {
+        match subscriber.recv(wait) {
+            // What is gone reads as zeroes, which is asked for after reading.
+            Ok(Some(found)) => {
+                let copy = found.bytes().to_vec();
+                if found.is_intact() {
+                    check(&copy, found.lane(), found.sequence());
+                }
+            }
+            Ok(None) => panic!("nobody closes it"),
+            Err(RecvError::Lagged { .. }) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(subscriber.recv(wait).err(), Some(error), "it stays so");
+    line.say(format_args!("{error:?}"));
+    line.stay();
+}
+
+/// Holds a view while its file goes, and says what it has before and after.
+fn holder(scene: &Scene, line: &mut Line) {
+    let mut subscriber = open(scene).subscriber(Start::Oldest).expect("there is a slot");
+    let message = subscriber.try_recv().expect("it is sound").expect("it was published");
+    let view = message.pin();
+    line.say(format_args!("begun {} {}", view.as_bytes()[0], view.is_intact()));
+    line.hear();
+    let byte = view.as_bytes()[0];
+    line.say(format_args!("has {byte} {}", view.is_intact()));
+    let shared = view.to_bytes();
+    line.say(format_args!("bytes {}", shared.iter().all(|byte| *byte == 0)));
+    line.stay();
+}
+
+fn cut(den: &Den, file: &str, len: u64) -> u64 {
+    let path: PathBuf = den.path().join("bus").join(file);
+    let file = OpenOptions::new().write(true).open(path).expect("it exists");
+    let before = file.metadata().expect("it is open").len();
+    file.set_len(len.min(before)).expect("it is ours");
+    before
+}
+
+/// Cuts `file` to `len` bytes under the hands of everybody.
+fn everybody_is_told(file: &str, len: u64) {
+    let den = Den::new();
+    let bus = den.bus();
+    let topic = topic(small(&bus)).create().expect("it is new");
+    let mut actors = vec![
+        Actor::process(&den, "shortened.publish", ""),
+        Actor::process(&den, "shortened.read", "wait=spin"),
+        Actor::process(&den, "shortened.read", "wait=yield"),
+        Actor::process(&den, "shortened.read", "wait=block"),
+    ];
+    actors.iter_mut().for_each(|actor| drop(actor.hear("begun")));
+    cut(&den, file, len);
+    for actor in &mut actors {
+        actor.hear("Corrupt");
+    }
+    // Leaving touches the files once more.
+    actors.into_iter().for_each(Actor::finish);
+    drop(topic);
+    let error = bus.inspect("t").expect_err("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("t.topic"), "{error}");
+    // What is damaged can be removed, and its name used again.
+    bus.remove_topic("t").expect("it can be removed");
+    let topic = small(&bus).create().expect("the name is free");
+    publish(&mut topic.publisher().expect("there is a lane"), 100).expect("there is room");
+}
+
+#[test]
+fn a_control_file_that_is_cut_off_under_everybody_is_an_error_for_everybody() {
+    everybody_is_told("t.topic/control", 0);
+}
+
+#[test]
+fn a_lane_that_is_cut_off_under_everybody_is_an_error_for_everybody() {
+    everybody_is_told("t.topic/lane-0", 0);
+    // Its header stays, and some segments.
+    everybody_is_told("t.topic/lane-0", 4096 + 4096);
+    everybody_is_told("t.topic/lane-0", 4096 + 100);
+}
+
+#[test]
+fn an_order_log_that_is_cut_off_under_everybody_is_an_error_for_everybody() {
+    everybody_is_told("t.topic/order", 0);
+    everybody_is_told("t.topic/order", 4096 + 8192);
+}
+
+#[test]
+fn a_view_whose_file_is_cut_off_reads_as_zeroes_and_says_so() {
+    let stage = Stage::processes();
+    let Stage::Processes(den) = &stage else { unreachable!("these are processes") };
+    let bus = stage.bus();
+    let topic = small(&bus).create().expect("it is new");
+    let mut publisher = topic.publisher().expect("there is a lane");
+    publisher.publish(&[9; 500]).expect("there is room");
+    let mut holder = stage.start("shortened.hold", "");
+    assert_eq!(holder.hear("begun"), "9 true");
+    cut(den, "t.topic/lane-0", 0);
+    holder.say("look");
+    assert_eq!(holder.hear("has"), "0 false");
+    assert_eq!(holder.hear("bytes"), "true");
+    holder.finish();
+}
+
+#[test]
+fn a_bus_file_that_is_cut_off_refuses_newcomers_and_leaves_the_others_alone() {
+    let stage = Stage::processes();
+    let Stage::Processes(den) = &stage else { unreachable!("these are processes") };
+    let bus = stage.bus();
+    let topic = small(&bus).create().expect("it is new");
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("there is a slot");
+    let mut publisher = topic.publisher().expect("there is a lane");
+    cut(den, "bus", 0);
+    assert_eq!(publish(&mut publisher, 100), Ok(0));
+    assert!(subscriber.try_recv().expect("it is sound").is_some());
+    // Life and death are locks, not bytes.
+    assert!(bus.repair().is_err_and(|error| error.kind() == ErrorKind::Corrupt));
+    let error = windlass::Bus::open(&den.bus_path()).expect_err("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(publish(&mut publisher, 100), Ok(1));
+}
