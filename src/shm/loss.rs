@@ -1,8 +1,8 @@
 //! Files that are cut short while they are mapped.
 //!
 //! A page of a mapping that has no file behind it any more ends the process with `SIGBUS` when it is touched. Windlass
-//! never shortens a file, but anybody with the right to write it can, on purpose or by mistake: `truncate`, `cp`, a hole
-//! in a file on a full file system. So the handler of that signal looks whether the address belongs to one of our
+//! never shortens a file, but anybody with the right to write it can, on purpose or by mistake: `truncate`, `cp`, a
+//! hole in a file on a full file system. So the handler of that signal looks whether the address belongs to one of our
 //! mappings. If so it puts zeroed private pages there, from the page that faulted to the end of the mapping, and notes
 //! the loss; the process goes on, and whatever it was doing says `Corrupt` before it acts on what it read. Any other
 //! `SIGBUS` goes where it would have gone without us.
