@@ -72,29 +72,35 @@ pub use model::{abandon_after, die_after, live, reached, Died};
 mod process {
     use std::sync::OnceLock;
 
+    /// What the environment asks for.
     struct Plan {
+        /// Where to be interrupted; empty for nowhere.
         name: String,
         hits_left: std::sync::atomic::AtomicI64,
         signal: i32,
+        /// Where to let time pass, so that others come in between.
+        pause: String,
         log: bool,
     }
 
     fn plan() -> Option<&'static Plan> {
         static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
         PLAN.get_or_init(|| {
-            let log = std::env::var_os("WINDLASS_STEP_LOG").is_some();
-            let Ok(name) = std::env::var("WINDLASS_STEP") else {
-                return log.then(|| Plan {
-                    name: String::new(),
-                    hits_left: 0.into(),
-                    signal: 0,
-                    log,
-                });
-            };
-            let hits = std::env::var("WINDLASS_STEP_HIT").ok().and_then(|n| n.parse().ok());
-            let stop = std::env::var_os("WINDLASS_STEP_STOP").is_some();
-            let signal = if stop { libc::SIGSTOP } else { libc::SIGKILL };
-            Some(Plan { name, hits_left: hits.unwrap_or(1i64).into(), signal, log })
+            let variable = |name| std::env::var(name).ok();
+            let (name, pause) = (variable("WINDLASS_STEP"), variable("WINDLASS_STEP_PAUSE"));
+            let log = variable("WINDLASS_STEP_LOG").is_some();
+            if name.is_none() && pause.is_none() && !log {
+                return None;
+            }
+            let hits = variable("WINDLASS_STEP_HIT").and_then(|n| n.parse().ok());
+            let stop = variable("WINDLASS_STEP_STOP").is_some();
+            Some(Plan {
+                name: name.unwrap_or_default(),
+                hits_left: hits.unwrap_or(1i64).into(),
+                signal: if stop { libc::SIGSTOP } else { libc::SIGKILL },
+                pause: pause.unwrap_or_default(),
+                log,
+            })
         })
         .as_ref()
     }
@@ -105,6 +111,10 @@ mod process {
         let Some(plan) = plan() else { return };
         if plan.log {
             eprintln!("step {name}");
+        }
+        if plan.pause == name {
+            // Longer than a sleep: everybody else looks again in between.
+            std::thread::sleep(std::time::Duration::from_millis(crate::limits::SLEEP_MS_MAX + 20));
         }
         if plan.name == name
             && plan.hits_left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1

@@ -197,6 +197,7 @@ impl Order {
             step!("order.lap");
             // FLOOR: pairs with `floor`. A reader that finds its place lapped goes on at the floor.
             self.floor_word().fetch_max(limit, AcqRel);
+            step!("order.lapped");
             // LAPPED: pairs with `lapped`.
             self.lapped_word().fetch_max(limit, AcqRel);
         }

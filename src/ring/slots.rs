@@ -143,8 +143,9 @@ impl Slots {
         if !self.swap(slot, seen, joining) {
             return None;
         }
-        step!("slot.clear");
+        step!("slot.pins");
         pins.clear(slot);
+        step!("slot.clear");
         for lane in 0..self.lanes {
             // Relaxed: published by the swap to Active below.
             self.gate(slot, lane).store(NO_GATE, Relaxed);
@@ -153,6 +154,7 @@ impl Slots {
             self.word(slot, field).store(0, Relaxed);
         }
         self.order_gate(slot).store(NO_GATE, Relaxed);
+        step!("slot.high");
         self.region.word(self.high_at).fetch_max(slot as u64 + 1, Relaxed);
         step!("slot.activate");
         let owner = joining.with(State::Active);
@@ -162,6 +164,7 @@ impl Slots {
 
     /// Lets go of the gates but keeps the slot for the views that still live.
     pub fn linger(&self, claimed: Claimed) -> Owner {
+        step!("slot.ungate");
         for lane in 0..self.lanes {
             // GATE: everything before was read.
             self.gate(claimed.slot, lane).store(NO_GATE, Release);

@@ -100,6 +100,7 @@ impl Bell {
         if !Self::rouse(slots) {
             return Ring::Nobody;
         }
+        step!("wake.hint");
         // HINT: pairs with the withdrawal, of another publisher.
         self.hint().fetch_or(SLEEPERS, Release);
         Ring::BarrierThenWake
@@ -127,6 +128,7 @@ impl Bell {
 
     /// Sleeper: says that it is about to sleep. A barrier and a last look follow.
     pub fn announce(&self, slots: &Slots, slot: usize) {
+        step!("sleep.flag");
         slots.set_sleeping(slot, true);
         step!("sleep.hint");
         // HINT: pairs with the withdrawal in `ring`.

@@ -137,6 +137,7 @@ impl Writer {
     }
 
     fn clean_to(&mut self, end: usize) {
+        step!("loan.clean");
         let end = end.max(self.clean + CLEAN_AHEAD_BYTES).min(self.lane.segment_bytes());
         self.lane.zero(self.base + self.clean, end - self.clean);
         self.clean = end;
@@ -169,6 +170,7 @@ impl Writer {
     /// From now on nothing there counts as clean: a loan may be forgotten without a word, whatever was written into it.
     #[inline]
     pub fn lend(&mut self) -> usize {
+        step!("loan.lend");
         std::mem::replace(&mut self.clean, self.tail + WORD)
     }
 

@@ -214,6 +214,7 @@ impl Core {
 
     /// Ends the topic.
     pub fn close(&self) {
+        step!("topic.close");
         // CLOSE: what this process published before is there; pairs with `is_closed`.
         self.control.word(control::CLOSED_AT).store(1, Release);
         self.wake_all();
@@ -234,7 +235,7 @@ impl Core {
     /// Wakes every subscriber that sleeps, whatever the hint says.
     pub fn wake_all(&self) {
         self.bell.wake();
-        sys::futex_wake_all(self.bell.futex());
+        self.wake_sleepers();
     }
 
     /// Publisher, when the hint is set after a commit.
@@ -252,6 +253,11 @@ impl Core {
         }
         self.bell.wake();
         self.count(control::WOKEN_AT);
+        self.wake_sleepers();
+    }
+
+    fn wake_sleepers(&self) {
+        step!("wake.futex");
         sys::futex_wake_all(self.bell.futex());
     }
 

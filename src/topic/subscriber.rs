@@ -249,6 +249,7 @@ impl<T: Payload> Subscriber<T> {
         }
         if let Some(ticket) = self.core.bell.ticket(&self.core.slots, slot) {
             if !self.is_ready() && !self.core.is_closed() {
+                step!("sleep.wait");
                 sys::futex_wait(self.core.bell.futex(), ticket, limit);
             }
         }
@@ -374,6 +375,7 @@ impl<T: Payload> Subscriber<T> {
     /// Tells publishers and `windlass info` how far this subscriber has read.
     #[cold]
     pub(super) fn publish_cursors(&mut self) {
+        step!("cursor.gates");
         self.received += u64::from(self.streak.replace(0));
         let (slots, slot) = (&self.core.slots, self.claimed.slot);
         if self.core.shape.reliable {
@@ -384,8 +386,10 @@ impl<T: Payload> Subscriber<T> {
             }
         }
         if let Some((_, index)) = &self.order {
+            step!("cursor.order");
             slots.set_order_gate(slot, index.get());
         }
+        step!("cursor.counts");
         slots.set_counts(slot, self.received, self.missed);
     }
 

@@ -71,6 +71,7 @@ impl Pinned {
         let slot = &hold.slot;
         // A child that inherited the view counts nothing, as it drops nothing: the pins are its parent's.
         if slot.fork_epoch == sys::fork_epoch() {
+            step!("view.pin");
             hold.lane.pins().pin(hold.lane.index(), physical, slot.claimed.slot);
         }
         Self { hold: hold.clone(), physical }

@@ -1,6 +1,6 @@
 //! The rules of the house, as tests. A new rule is ten lines here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Longest source file, in lines. Generated code has no limit.
@@ -246,6 +246,31 @@ fn no_test_waits_for_a_time_to_pass() {
         }
     }
     nothing_wrong(&wrong);
+}
+
+/// Every name in backticks with a dot in it of a table row of `page` whose first cell names places to die.
+fn places_of(page: &str) -> BTreeSet<String> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let names = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let place = |name: &&str| {
+        name.contains('.') && name.chars().all(|char| char.is_ascii_lowercase() || char == '.')
+    };
+    names.filter(place).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_on_crashes_names_every_place_to_die() {
+    let marks: BTreeSet<String> = sources(&["src"])
+        .iter()
+        .flat_map(|source| &source.lines)
+        .filter(|line| line.code.contains("step!("))
+        .filter_map(|line| line.whole.split('"').nth(1).map(str::to_owned))
+        .collect();
+    assert!(marks.len() > 50, "the sources name only {} places", marks.len());
+    let page = std::fs::read_to_string(root().join("docs/crash.md"));
+    let places = places_of(&page.expect("there is docs/crash.md"));
+    let missing: Vec<_> = marks.symmetric_difference(&places).collect();
+    assert!(missing.is_empty(), "in the sources or on the page only: {missing:?}");
 }
 
 #[test]

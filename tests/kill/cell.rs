@@ -101,6 +101,10 @@ pub fn run(scenario: &Scenario, fate: &Fate) -> Outcome {
     if let Err(error) = run.play() {
         run.fault(format!("an error: {error}"));
     }
+    let held = place.held();
+    if run.outcome.faults.is_empty() && !held.is_empty() {
+        run.fault(format!("still mapped or open: {held:?}"));
+    }
     run.outcome
 }
 

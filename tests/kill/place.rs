@@ -21,6 +21,20 @@ impl Place {
         Self { folder: PathBuf::from(name) }
     }
 
+    /// What this process still has mapped or open of it.
+    pub fn held(&self) -> Vec<String> {
+        let name = self.folder.to_str().expect("it was made of text");
+        let inside = |path: &str| path.contains(&format!("{name}/"));
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux has it");
+        let mut held: Vec<String> =
+            maps.lines().filter(|line| inside(line)).map(str::to_owned).collect();
+        // A descriptor of another thread may be closed while this looks.
+        let open = std::fs::read_dir("/proc/self/fd").expect("Linux has it").flatten();
+        let targets = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        held.extend(targets.map(|path| path.display().to_string()).filter(|path| inside(path)));
+        held
+    }
+
     pub fn bus(&self) -> PathBuf {
         self.folder.join("bus")
     }

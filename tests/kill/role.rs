@@ -67,6 +67,7 @@ pub fn play(role: &str) {
     let count = text(process::COUNT).parse().expect("the count is a number");
     let result = match role {
         "publish" => publish(&path, &kind, count),
+        "ring" => ring(&path, &kind, count),
         "read" => read(&path, &kind, count),
         "create" => create(&path, &kind),
         "repair" => repair(&path),
@@ -94,6 +95,12 @@ fn publish(path: &Path, kind: &str, count: u64) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Publishes, and whenever it has found nobody asleep, gives others the time to lie down before it looks again.
+fn ring(path: &Path, kind: &str, count: u64) -> Outcome {
+    std::env::set_var("WINDLASS_STEP_PAUSE", "wake.again");
+    publish(path, kind, count)
 }
 
 fn send(publisher: &mut Publisher<Raw>, turn: u64) -> Outcome {
@@ -206,6 +213,7 @@ fn create(path: &Path, kind: &str) -> Outcome {
         content::read(message.bytes())?;
     }
     spare(path)?;
+    options(&bus, SPARE, "reliable").open()?.close();
     bus.remove_topic(SPARE)?;
     let beside = spare_bus(path);
     drop(self::bus(&beside)?);

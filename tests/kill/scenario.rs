@@ -44,12 +44,12 @@ const PLAIN: Scenario = Scenario {
 };
 
 const fn publishing(name: &'static str, kind: &'static str, count: u64) -> Scenario {
-    let focus: &[&str] = &["commit.", "roll.", "recycle.", "order.", "wake.", "lease."];
+    let focus: &[&str] = &["loan.", "commit.", "roll.", "recycle.", "order.", "wake.", "lease."];
     Scenario { name, kind, count, focus, ..PLAIN }
 }
 
 const fn reading(name: &'static str, kind: &'static str) -> Scenario {
-    let focus: &[&str] = &["slot.", "join.", "reader.", "view.", "sleep."];
+    let focus: &[&str] = &["slot.", "join.", "reader.", "view.", "sleep.", "cursor."];
     Scenario { name, kind, role: "read", count: 50, focus, ..PLAIN }
 }
 
@@ -109,6 +109,14 @@ pub const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "ring while others lie down",
+        role: "ring",
+        count: 24,
+        focus: &["wake."],
+        quiet: true,
+        ..PLAIN
+    },
+    Scenario {
         name: "join where the dead sit",
         kind: "crowded",
         focus: &["slot.", "join."],
@@ -127,7 +135,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "be evicted",
-        focus: &["reader.pin", "reader.check", "sleep.barrier", "view.unpin"],
+        focus: &["reader.pin", "reader.check", "sleep.", "cursor.", "view."],
         kills: false,
         ..reading("", "evicting")
     },
