@@ -15,6 +15,7 @@ use windlass::layout::owner::Owner;
 use windlass::ring::lane::Lane;
 use windlass::ring::order::Found;
 use windlass::ring::wake::{Ring, SLEEPERS};
+use windlass::shm::span::{Extent, Span};
 
 /// What [`commit`] gets wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -453,4 +454,24 @@ pub fn stand_at_first(topic: &Topic, flaw: Option<StandAt>) {
         look(topic, crate::payload_of(0));
     }
     topic.pins.unpin(0, 0, 0);
+}
+
+/// `Span::get` that does not look at the version again.
+pub fn get_span(span: &Span) -> Option<Extent> {
+    let [version, start, end, note] = span.words().map(|word| word.load(Acquire));
+    let whole = version % 2 == 0 && start != 0;
+    let (start, note) = (start as usize, note as usize);
+    whole.then_some(Extent { start, end: (end & !1) as usize, writable: end % 2 == 1, note })
+}
+
+/// `Span::set` without a fence behind the odd version.
+pub fn set_span(span: &Span, extent: Option<Extent>) {
+    let words = extent.map_or([0, 0, 0], |extent| {
+        [extent.start, extent.end | usize::from(extent.writable), extent.note]
+    });
+    let [version, rest @ ..] = span.words();
+    let before = version.load(Relaxed);
+    version.store(before + 1, Relaxed);
+    rest.iter().zip(words).for_each(|(word, value)| word.store(value as u64, Relaxed));
+    version.store(before + 2, Release);
 }

@@ -272,6 +272,11 @@ impl Lane {
 
 #[cfg(not(windlass_loom))]
 impl Lane {
+    /// Looks whether the file of the lane is still as long as it was.
+    pub fn probe(&self) {
+        self.data.probe();
+    }
+
     /// The payload bytes of a committed frame, as `Reader::poll` found it, in a segment that the caller keeps pinned.
     #[inline]
     pub fn payload(&self, offset: usize, len: usize) -> &[u8] {

@@ -216,6 +216,12 @@ impl Order {
         let _ = self.tail_word().compare_exchange(index, index + 1, AcqRel, Relaxed);
     }
 
+    /// Looks whether the file of the log is still as long as it was.
+    #[cfg(not(windlass_loom))]
+    pub fn probe(&self) {
+        self.region.probe();
+    }
+
     /// Finishes the place at the tail if a publisher died in between, so that `ordered` can be believed.
     pub fn settle(&self) {
         loop {

@@ -242,6 +242,11 @@ impl Writer {
 
 #[cfg(not(windlass_loom))]
 impl Writer {
+    /// Looks whether the file of the lane is still as long as it was.
+    pub fn probe(&self) {
+        self.lane.probe();
+    }
+
     /// The space for a payload of `len` bytes, which must fit.
     #[inline]
     pub fn space(&mut self, len: usize) -> &mut [u8] {

@@ -15,24 +15,24 @@
 //! # Invariants
 //!
 //! * `L1` — A span is in the table from before anybody can touch its mapping until after nobody can.
-//! * `L2` — Spans change behind a mutex, and a version tells the handler, which cannot take it, that one changes. The
-//!   span of a mapping that faults does not change meanwhile, by `L1`.
+//! * `L2` — Spans change behind a mutex; the handler, which cannot take it, reads none that changes (`span`). The span
+//!   of a mapping that faults does not change meanwhile, by `L1`.
 //! * `L3` — A loss is noted before the pages are replaced. So whoever stored to a replaced page, and asks then, knows.
 //!
 //! # Orderings
 //!
 //! | edge    | `Release`                        | `Acquire`                | hands over            |
 //! |---------|----------------------------------|--------------------------|-----------------------|
-//! | `SPAN`  | `version`, at the end of a change | `version`, in the handler | the words of the span |
 //! | `CHUNK` | `next`, when the table grows     | `next`, in the handler   | a chunk of spans      |
 
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
 use crate::shm::map::page_size;
+use crate::shm::span::{Extent, Span};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{fence, AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Whether a file of a group, such as those of one topic, lost pages while this process had it mapped.
@@ -69,69 +69,15 @@ impl Loss {
 /// Spans in a chunk of the table.
 const SPANS: usize = 64;
 
-/// A mapping that the handler knows.
-struct Span {
-    /// Odd while the span changes.
-    version: AtomicU32,
-    /// 0 if the span is free.
-    start: AtomicUsize,
-    end: AtomicUsize,
-    writable: AtomicBool,
-    loss: AtomicPtr<AtomicBool>,
-}
-
 /// Part of the table. Chunks are never freed.
 struct Chunk {
     spans: [Span; SPANS],
     next: AtomicPtr<Chunk>,
 }
 
-impl Span {
-    const fn free() -> Self {
-        Self {
-            version: AtomicU32::new(0),
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-            writable: AtomicBool::new(false),
-            loss: AtomicPtr::new(null_mut()),
-        }
-    }
-
-    fn is_free(&self) -> bool {
-        // Relaxed: behind the mutex.
-        self.start.load(Relaxed) == 0
-    }
-
-    /// Changes the span. The caller holds the mutex.
-    fn set(&self, start: usize, end: usize, writable: bool, loss: *mut AtomicBool) {
-        let version = self.version.load(Relaxed);
-        self.version.store(version.wrapping_add(1), Relaxed);
-        // SPAN: a handler that sees one of the words below sees the odd version too.
-        fence(Release);
-        self.start.store(start, Relaxed);
-        self.end.store(end, Relaxed);
-        self.writable.store(writable, Relaxed);
-        self.loss.store(loss, Relaxed);
-        // SPAN: pairs with the load in `covering`.
-        self.version.store(version.wrapping_add(2), Release);
-    }
-
-    /// The end, the access and the note of the span, if it covers `address`.
-    fn covering(&self, address: usize) -> Option<(usize, bool, *mut AtomicBool)> {
-        // SPAN: pairs with the store in `set`.
-        let version = self.version.load(Acquire);
-        let (start, end) = (self.start.load(Relaxed), self.end.load(Relaxed));
-        let (writable, loss) = (self.writable.load(Relaxed), self.loss.load(Relaxed));
-        // SPAN: pairs with the fence in `set`.
-        fence(Acquire);
-        let whole = version.is_multiple_of(2) && self.version.load(Relaxed) == version;
-        (whole && start != 0 && (start..end).contains(&address)).then_some((end, writable, loss))
-    }
-}
-
 impl Chunk {
     const fn empty() -> Self {
-        Self { spans: [const { Span::free() }; SPANS], next: AtomicPtr::new(null_mut()) }
+        Self { spans: [const { Span::new() }; SPANS], next: AtomicPtr::new(null_mut()) }
     }
 
     fn next(&self) -> Option<&'static Chunk> {
@@ -157,17 +103,10 @@ fn chunks() -> impl Iterator<Item = &'static Chunk> {
 }
 
 /// A mapping whose faults are caught while this lives. It ends before the mapping does.
-#[derive(Debug)]
 pub struct Watched {
     span: &'static Span,
     // The table points into it.
     _loss: Loss,
-}
-
-impl std::fmt::Debug for Span {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Span").finish_non_exhaustive()
-    }
 }
 
 impl Watched {
@@ -183,7 +122,8 @@ impl Watched {
             last.next.store(std::ptr::from_ref(grown).cast_mut(), Release);
             &grown.spans[0]
         });
-        span.set(start, end, writable, Arc::as_ptr(&loss.0).cast_mut());
+        let note = Arc::as_ptr(&loss.0).expose_provenance();
+        span.set(Some(Extent { start, end, writable, note }));
         Self { span, _loss: loss.clone() }
     }
 }
@@ -191,7 +131,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-        self.span.set(0, 0, false, null_mut());
+        self.span.set(None);
     }
 }
 
@@ -234,22 +174,22 @@ extern "C" fn on_fault(
 
 /// Puts zeroed pages where `address` lies in a mapping of ours.
 fn replace(address: usize) -> bool {
-    let spans = chunks().flat_map(|chunk| &chunk.spans);
-    let Some((end, writable, loss)) = spans.into_iter().find_map(|span| span.covering(address))
-    else {
+    let mut extents = chunks().flat_map(|chunk| &chunk.spans).filter_map(Span::get);
+    let Some(extent) = extents.find(|extent| (extent.start..extent.end).contains(&address)) else {
         return false;
     };
+    let loss = std::ptr::with_exposed_provenance::<AtomicBool>(extent.note);
     // SAFETY: by `L1` the span lives, and with it the note that it holds.
     unsafe { &*loss }.store(true, Relaxed);
     // Relaxed: stored before the handler was installed.
     let start = address & !(PAGE.load(Relaxed) - 1);
-    let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+    let access = if extent.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
     // SAFETY: by `L1` the pages from `start` to `end` are a mapping of ours, of which no byte from `start` on has
     // anything behind it: what was read there is lost in any case.
     let replaced = unsafe {
         rustix::mm::mmap_anonymous(
             start as *mut _,
-            end - start,
+            extent.end - start,
             access,
             MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
         )

@@ -25,5 +25,6 @@ pub(crate) mod map;
 #[cfg(not(windlass_loom))]
 pub(crate) mod node;
 pub mod place;
+pub mod span;
 #[cfg(not(windlass_loom))]
 pub(crate) mod sys;

@@ -78,6 +78,14 @@ mod mapped {
             unsafe { AtomicU64::from_ptr(at) }
         }
 
+        /// Touches the end, so that a file that was cut short anywhere is noted as lost.
+        pub fn probe(&self) {
+            if let Some(last) = (self.len & !7).checked_sub(8) {
+                // Relaxed: what lies there does not matter.
+                std::hint::black_box(self.word(last).load(crate::sync::Ordering::Relaxed));
+            }
+        }
+
         /// The 32-bit word at byte `offset`: futex words only.
         #[inline]
         pub fn half(&self, offset: usize) -> &AtomicU32 {

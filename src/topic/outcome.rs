@@ -33,7 +33,8 @@ pub enum PublishError {
     Closed,
     /// This handle was inherited through `fork`.
     Forked,
-    /// The lane holds a value that no publisher writes. `windlass doctor` says more.
+    /// The lane holds a value that no publisher writes, or a file of the topic was cut short while it was mapped; in
+    /// that case alone others may see the message. `windlass doctor` says more.
     Corrupt,
 }
 

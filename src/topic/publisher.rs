@@ -128,6 +128,7 @@ impl<T: Payload> Publisher<T> {
         let ready = self.writer.has_room(len)
             && self.order.is_none()
             && !closed
+            && !self.core.loss.happened()
             && self.fork_epoch == sys::fork_epoch();
         if ready {
             return Ok(());
@@ -139,6 +140,9 @@ impl<T: Payload> Publisher<T> {
     fn make_room_slowly(&mut self, len: usize, patience: Patience) -> Result<(), PublishError> {
         if self.fork_epoch != sys::fork_epoch() {
             return Err(PublishError::Forked);
+        }
+        if self.core.loss.happened() {
+            return Err(PublishError::Corrupt);
         }
         let max = self.payload_bytes_max();
         if len > max {
@@ -175,6 +179,8 @@ impl<T: Payload> Publisher<T> {
             return Ok(());
         }
         let taken = self.writer.take(&self.core.slots, reliable);
+        self.writer.probe();
+        self.core.control.probe();
         if self.core.loss.happened() {
             // The pins and gates that allowed it may have read as zeroes.
             return Err(Self::damage());
@@ -269,7 +275,7 @@ impl<T: Payload> Publisher<T> {
             self.core.ring();
         }
         if self.core.loss.happened() {
-            // Some of the stores above may have gone where nobody reads.
+            // Some of the stores above may have gone where nobody reads. The next call does not get here.
             return Err(PublishError::Corrupt);
         }
         Ok(Receipt { lane: self.lane as u32, sequence, position })

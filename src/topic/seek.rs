@@ -72,11 +72,7 @@ impl<T: Payload> Subscriber<T> {
     /// Ends a subscriber that a publisher evicted; `missed` messages of its backlog are counted already.
     pub(super) fn evict(&mut self, missed: u64) -> RecvError {
         let missed = missed.saturating_add(self.backlog());
-        for cursor in &mut self.lanes {
-            cursor.reader.leave();
-        }
-        self.lanes.clear();
-        self.index_of.fill(None);
+        self.let_go();
         self.missed = self.missed.saturating_add(missed);
         self.evicted = Some(missed);
         RecvError::Evicted { missed }

@@ -19,6 +19,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Looks that found nothing before the files are probed: a load a file.
+const LOOKS_BEFORE_PROBE: u32 = 1024;
+
 /// Where a subscriber begins.
 ///
 /// On a topic with several publishers and no order, `Last` and `Sequence` apply to each lane.
@@ -102,6 +105,8 @@ pub struct Subscriber<T: Payload> {
     /// Whether a reader lost its place in a lane that is damaged.
     pub(super) damaged: bool,
     pace: Pace,
+    /// Looks beyond the segments that this subscriber stands in.
+    looks: u32,
     /// Behind the descriptor, if somebody asked for one.
     pub(super) watch: Option<Watch>,
     pub(super) fork_epoch: u32,
@@ -137,6 +142,7 @@ impl<T: Payload> Subscriber<T> {
             evicted: None,
             damaged: false,
             watch: None,
+            looks: 0,
             pace: Pace::new(u64::from(core.shape.segments) * core.shape.segment_bytes),
             fork_epoch: sys::fork_epoch(),
             core,
@@ -240,6 +246,7 @@ impl<T: Payload> Subscriber<T> {
         if let Some(end) = end {
             limit = limit.min(end.saturating_duration_since(Instant::now()));
         }
+        self.probe();
         let slot = self.claimed.slot;
         self.core.bell.announce(&self.core.slots, slot);
         // SLEEP: every publisher passes this barrier before the look below.
@@ -328,12 +335,34 @@ impl<T: Payload> Subscriber<T> {
         if self.fork_epoch != sys::fork_epoch() {
             return Err(RecvError::Forked);
         }
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(LOOKS_BEFORE_PROBE) {
+            self.probe();
+        }
         let found = self.look_beyond();
         if self.core.loss.happened() {
             // What led to it may have read as zeroes.
+            self.let_go();
+            self.damaged = true;
             return Err(RecvError::Corrupt);
         }
         found
+    }
+
+    /// Looks whether all files are still as long as they were. One that was cut short shows nothing new for ever.
+    pub(super) fn probe(&self) {
+        self.core.control.probe();
+        self.order.iter().for_each(|(order, _)| order.probe());
+        self.lanes.iter().for_each(|cursor| cursor.reader.lane().probe());
+    }
+
+    /// Leaves all segments: nothing is found any more.
+    pub(super) fn let_go(&mut self) {
+        for cursor in &mut self.lanes {
+            cursor.reader.leave();
+        }
+        self.lanes.clear();
+        self.index_of.fill(None);
     }
 
     fn look_beyond(&mut self) -> Result<Option<Found>, RecvError> {

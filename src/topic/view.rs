@@ -133,7 +133,8 @@ impl<T: Payload> View<T> {
     /// Whether the files of the topic are still whole, so that what was read of the payload is what was published.
     ///
     /// No Windlass process ever shortens a file. If anybody else does, the pages that are gone read as zeroes, without
-    /// a signal, and this is false from then on. Ask *after* reading where files may be in careless hands.
+    /// a signal, and from the first access to one of them on this is false. Ask *after* reading where files may be in
+    /// careless hands. (Within the page in which the file ends now, the kernel gives zeroes and nobody is told.)
     pub fn is_intact(&self) -> bool {
         self.pinned.hold.is_intact()
     }

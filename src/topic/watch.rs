@@ -10,6 +10,7 @@
 
 use crate::error::{Error, Result};
 use crate::limits::SLEEP_MS_MAX;
+use crate::ring::lane::Lane;
 use crate::ring::order::Found;
 use crate::shm::sys;
 use crate::sync::{fence, Ordering::Acquire, Ordering::SeqCst};
@@ -215,7 +216,13 @@ impl<T: Payload> Subscriber<T> {
     /// What the thread asks from time to time: whether a look would find something.
     fn hint(&self) -> Ready {
         let (core, claimed, born) = (self.core.clone(), self.claimed, self.born_seen);
-        let changed = move || core.born_count() != born || !core.slots.is_active(claimed);
+        let lanes: Vec<_> = self.lanes.iter().map(|cursor| cursor.reader.lane().clone()).collect();
+        let changed = move || {
+            core.control.probe();
+            lanes.iter().for_each(Lane::probe);
+            let lost = core.loss.happened();
+            lost || core.born_count() != born || !core.slots.is_active(claimed)
+        };
         match &self.order {
             Some((order, index)) => {
                 let (order, index) = (order.clone(), index.get());
