@@ -115,7 +115,7 @@ fn everybody_is_told(file: &str, len: u64) {
     let bus = den.bus();
     let topic = topic(small(&bus)).create().expect("it is new");
     // What is behind the end in its last page reads as zeroes without a fault.
-    let checks = if len % PAGE == 0 { "yes" } else { "no" };
+    let checks = if len.is_multiple_of(PAGE) { "yes" } else { "no" };
     let mut actors = vec![Actor::process(&den, "shortened.publish", "")];
     actors.extend(["spin", "yield", "block", "look", "descriptor"].map(|wait| {
         Actor::process(&den, "shortened.read", &format!("wait={wait} checks={checks}"))

@@ -4,7 +4,7 @@
 //! a round that takes tens of milliseconds. Rounds are therefore timed against that fallback, with
 //! room for a busy machine: the median must be far below it, and rounds near it must be rare.
 
-use super::process::{scaled, until, Actor, Line, Role, Scene, Stage};
+use super::process::{scaled, until, Actor, Line, Role, Scene, Stage, SILENCE_MAX};
 use std::time::{Duration, Instant};
 use windlass::{Bus, Publisher, Raw, RecvError, Start, Subscriber, Topic, Wait};
 
@@ -79,61 +79,86 @@ fn is_asleep(thread: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
 }
 
-/// Fails if the rounds look as if wake-ups had been lost.
-fn judge(what: &str, mut took: Vec<Duration>) {
+/// Whether the rounds look as if every wake-up arrived.
+fn in_time(what: &str, mut took: Vec<Duration>) -> Result<(), String> {
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
     let slow = took.iter().filter(|time| **time > FALLBACK * 4 / 5).count();
-    println!("{what}: median {:?}, 99 % {:?}, near the fallback {slow}", at(50), at(99));
-    assert!(at(50) < FALLBACK / 5, "{what}: the median is {:?}", at(50));
-    assert!(slow <= 2 + took.len() / 25, "{what}: {slow} of {} rounds were slow", took.len());
+    let found = format!("{what}: median {:?}, 99 % {:?}, {slow} near the fallback", at(50), at(99));
+    println!("{found}");
+    let few = slow <= 2 + took.len() / 25;
+    if at(50) < FALLBACK / 5 && few {
+        Ok(())
+    } else {
+        Err(found)
+    }
 }
+
+/// Fails if the rounds look as if wake-ups had been lost each time that they are repeated: on a busy machine a core
+/// comes late now and then, a wake-up that is lost by the protocol is lost every time.
+fn woken(what: &str, rounds: impl Fn() -> Vec<Duration>) {
+    let tried: Vec<String> = (0..8).map_while(|_| in_time(what, rounds()).err()).collect();
+    assert!(tried.len() < 8, "{tried:#?}");
+}
+
+/// The stages, to be set up anew for each try.
+const STAGES: [fn() -> Stage; 2] = [Stage::processes, Stage::threads];
 
 #[test]
 fn two_processes_that_block_wake_each_other_every_time() {
-    for stage in [Stage::processes(), Stage::threads()] {
-        let mut answering = stage.start("waking.echo", "");
-        answering.hear("ready");
-        let mut asking = stage.start("waking.ping", &format!("rounds={}", scaled(1500)));
-        asking.hear("ready");
-        asking.say("go");
-        let took = asking.hear("took");
-        let time = |text: &str| Duration::from_micros(text.parse().expect("a number"));
-        judge("ping-pong", took.split(' ').map(time).collect());
-        asking.finish();
-        topic(&stage.bus(), "ping").close();
-        answering.finish();
+    for stage in STAGES {
+        woken("ping-pong", || {
+            let stage = stage();
+            let mut answering = stage.start("waking.echo", "");
+            answering.hear("ready");
+            let mut asking = stage.start("waking.ping", &format!("rounds={}", scaled(1500)));
+            asking.hear("ready");
+            asking.say("go");
+            let took = asking.hear("took");
+            let time = |text: &str| Duration::from_micros(text.parse().expect("a number"));
+            asking.finish();
+            topic(&stage.bus(), "ping").close();
+            answering.finish();
+            took.split(' ').map(time).collect()
+        });
     }
 }
 
 #[test]
 fn who_is_fast_asleep_is_woken_every_time() {
-    for stage in [Stage::processes(), Stage::threads()] {
-        let bus = stage.bus();
-        let mut answering = stage.start("waking.echo", "");
-        let thread = answering.hear("ready");
-        let (mut publisher, mut subscriber) = ends(&bus, "ping", "pong");
-        let mut took = Vec::new();
-        let rounds = scaled(100);
-        for round in 0..rounds {
-            until("it sleeps", || is_asleep(&thread));
-            let start = Instant::now();
-            publisher.publish(&round.to_le_bytes()).expect("there is room");
-            let answer = receive(&mut subscriber, Wait::Spin).expect("it is not closed");
-            took.push(start.elapsed());
-            assert_eq!(answer, round.to_le_bytes());
-        }
-        judge("asleep", took);
-        let wakes = topic(&bus, "ping").info().expect("it is sound").wakes;
-        assert!(wakes >= rounds / 2, "{wakes} wakes in {rounds} rounds: hardly anybody slept");
-        topic(&bus, "ping").close();
-        answering.finish();
+    for stage in STAGES {
+        woken("asleep", || {
+            let stage = stage();
+            let bus = stage.bus();
+            let mut answering = stage.start("waking.echo", "");
+            let thread = answering.hear("ready");
+            let (mut publisher, mut subscriber) = ends(&bus, "ping", "pong");
+            let mut took = Vec::new();
+            let rounds = scaled(100);
+            for round in 0..rounds {
+                until("it sleeps", || is_asleep(&thread));
+                let start = Instant::now();
+                publisher.publish(&round.to_le_bytes()).expect("there is room");
+                let answer = receive(&mut subscriber, Wait::Spin).expect("it is not closed");
+                took.push(start.elapsed());
+                assert_eq!(answer, round.to_le_bytes());
+            }
+            let wakes = topic(&bus, "ping").info().expect("it is sound").wakes;
+            assert!(wakes >= rounds / 2, "{wakes} wakes in {rounds} rounds: hardly anybody slept");
+            topic(&bus, "ping").close();
+            answering.finish();
+            took
+        });
     }
 }
 
 /// Messages that come at any instant between the last look of a subscriber and its sleep.
 #[test]
 fn a_message_that_races_with_falling_asleep_is_not_slept_through() {
+    woken("racing", race_with_falling_asleep);
+}
+
+fn race_with_falling_asleep() -> Vec<Duration> {
     let bus = Bus::anonymous().expect("there is memory for a bus");
     let (mut publisher, mut back) = ends(&bus, "ping", "pong");
     let (mut answer, mut subscriber) = ends(&bus, "pong", "ping");
@@ -155,9 +180,9 @@ fn a_message_that_races_with_falling_asleep_is_not_slept_through() {
         receive(&mut back, Wait::Yield).expect("it is not closed");
         took.push(start.elapsed());
     }
-    judge("racing", took);
     topic(&bus, "ping").close();
     echo.join().expect("it ends with the topic");
+    took
 }
 
 fn start_waiters(stage: &Stage, count: usize) -> Vec<(Actor, String)> {
@@ -171,54 +196,58 @@ fn start_waiters(stage: &Stage, count: usize) -> Vec<(Actor, String)> {
 
 #[test]
 fn every_sleeper_is_woken_by_any_publisher() {
-    for stage in [Stage::processes(), Stage::threads()] {
-        let bus = stage.bus();
-        topic(&bus, "t");
-        let mut waiters = start_waiters(&stage, 4);
-        let mut publishers: Vec<Publisher<Raw>> = Vec::new();
-        let mut took = Vec::new();
-        for round in 0..usize::try_from(scaled(60)).expect("small") {
-            // The first messages come from lanes that are born while everybody sleeps.
-            if round < 3 {
-                publishers.push(topic(&bus, "t").publisher().expect("there is a lane"));
+    for stage in STAGES {
+        woken("four sleepers", || {
+            let stage = stage();
+            let bus = stage.bus();
+            topic(&bus, "t");
+            let mut waiters = start_waiters(&stage, 4);
+            let mut publishers: Vec<Publisher<Raw>> = Vec::new();
+            let mut took = Vec::new();
+            for round in 0..usize::try_from(scaled(60)).expect("small") {
+                // The first messages come from lanes that are born while everybody sleeps.
+                if round < 3 {
+                    publishers.push(topic(&bus, "t").publisher().expect("there is a lane"));
+                }
+                until("all of them sleep", || waiters.iter().all(|(_, thread)| is_asleep(thread)));
+                let start = Instant::now();
+                let publisher = round % publishers.len();
+                publishers[publisher].publish(b"wake").expect("there is room");
+                for (waiter, _) in &mut waiters {
+                    assert_eq!(waiter.hear_number("got"), round as u64 + 1);
+                }
+                took.push(start.elapsed());
             }
-            until("all of them sleep", || waiters.iter().all(|(_, thread)| is_asleep(thread)));
-            let start = Instant::now();
-            let publisher = round % publishers.len();
-            publishers[publisher].publish(b"wake").expect("there is room");
-            for (waiter, _) in &mut waiters {
-                assert_eq!(waiter.hear_number("got"), round as u64 + 1);
+            topic(&bus, "t").close();
+            for (mut waiter, _) in waiters {
+                waiter.hear("end");
+                waiter.finish();
             }
-            took.push(start.elapsed());
-        }
-        judge("four sleepers", took);
-        topic(&bus, "t").close();
-        for (mut waiter, _) in waiters {
-            waiter.hear("end");
-            waiter.finish();
-        }
+            took
+        });
     }
 }
 
 #[test]
 fn closing_wakes_everybody_who_sleeps() {
-    for stage in [Stage::processes(), Stage::threads()] {
-        let bus = stage.bus();
-        let mut took = Vec::new();
-        for _ in 0..scaled(9) {
-            topic(&bus, "t");
-            let mut waiters = start_waiters(&stage, 3);
-            until("all of them sleep", || waiters.iter().all(|(_, thread)| is_asleep(thread)));
-            let start = Instant::now();
-            topic(&bus, "t").close();
-            waiters.iter_mut().for_each(|(waiter, _)| drop(waiter.hear("end")));
-            took.push(start.elapsed());
-            waiters.into_iter().for_each(|(waiter, _)| waiter.finish());
-            bus.remove_topic("t").expect("it exists");
-        }
-        took.sort_unstable();
-        let median = took[took.len() / 2];
-        assert!(median < FALLBACK / 3, "the last one ended {median:?} after the close");
+    for stage in STAGES {
+        woken("closed", || {
+            let stage = stage();
+            let bus = stage.bus();
+            let closed = |_| {
+                topic(&bus, "t");
+                let mut waiters = start_waiters(&stage, 3);
+                until("all of them sleep", || waiters.iter().all(|(_, thread)| is_asleep(thread)));
+                let start = Instant::now();
+                topic(&bus, "t").close();
+                waiters.iter_mut().for_each(|(waiter, _)| drop(waiter.hear("end")));
+                let took = start.elapsed();
+                waiters.into_iter().for_each(|(waiter, _)| waiter.finish());
+                bus.remove_topic("t").expect("it exists");
+                took
+            };
+            (0..scaled(9)).map(closed).collect()
+        });
     }
 }
 
@@ -233,7 +262,7 @@ fn a_wait_with_a_limit_ends_when_its_time_is_over() {
         let time = start.elapsed();
         assert_eq!(ended, Err(RecvError::TimedOut));
         assert!(time >= limit, "it gave up after {time:?} of {limit:?}");
-        assert!(time < limit + Duration::from_secs(1), "it waited {time:?} for {limit:?}");
+        assert!(time < limit + SILENCE_MAX, "it waited {time:?} for {limit:?}");
     }
     // A limit that no clock reaches is no limit.
     let mut publisher = topic.publisher().expect("there is a lane");
