@@ -64,7 +64,9 @@
 //! * **A view does not change.** While a message is borrowed, or a [`View`] of it lives, its bytes stay as they are.
 //!   In a subscriber they are mapped read-only.
 //! * **Publishing does no work for each subscriber**, and makes no system call unless a subscriber sleeps.
-//! * **Memory is reserved in advance.** Too little of it is an error when a topic is created or a publisher joins.
+//! * **Memory is reserved in advance.** Too little of it is an error when a topic is created or a publisher joins. A
+//!   file that somebody else cuts short later is an error too, `Corrupt`, and never a signal: the first mapping of a
+//!   process installs a handler for `SIGBUS`, which passes on what is not ours.
 //! * **Shared memory is input.** A value read from it is checked before it is used as an index, a length or an offset.
 //!
 //! # Trade-offs
