@@ -255,7 +255,8 @@ impl Bus {
     }
 
     /// Removes a topic with everything in it. Its name is free at once; processes that have it open keep what they have
-    /// until they let go, but meet nobody new.
+    /// until they let go, but meet nobody new: a subscriber that has not read from a publisher yet may not get to, and
+    /// on an ordered topic its stream ends there.
     ///
     /// # Errors
     ///

@@ -212,6 +212,17 @@ impl Core {
         self.control.word(control::CLOSED_AT).load(Acquire) != 0
     }
 
+    /// Whether the topic was removed: under its name there is nothing, or another one.
+    pub fn is_removed(&self) -> bool {
+        let here = self.member.folder().open_folder(&format!("{}.topic", self.name));
+        let there = here
+            .and_then(|folder| Self::open(&self.name, folder, self.member.clone(), Access::Read));
+        match there {
+            Ok(there) => there.identity != self.identity,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
     /// Ends the topic.
     pub fn close(&self) {
         step!("topic.close");

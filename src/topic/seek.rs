@@ -1,5 +1,6 @@
 //! How a subscriber gets from segment to segment and from lane to lane, and what it missed on the way.
 
+use crate::error::ErrorKind;
 use crate::ring::lane::Corrupt;
 use crate::ring::order::{Found as Placed, TAIL_MAX};
 use crate::ring::reader::{Entered, Poll, Reader};
@@ -101,7 +102,13 @@ impl<T: Payload> Subscriber<T> {
             if self.index_of[place.lane].is_none() {
                 self.open_new_lanes()?;
             }
-            let lane = self.index_of[place.lane].ok_or(RecvError::Corrupt)?;
+            let Some(lane) = self.index_of[place.lane] else {
+                // In a topic that was removed it is somebody new, and one order has nothing behind.
+                return Err(match self.core.is_removed() {
+                    true => RecvError::Closed,
+                    false => RecvError::Corrupt,
+                });
+            };
             let reader = &mut self.lanes[lane].reader;
             let inside = reader.pinned().is_some() && reader.position() == place.position;
             if inside || reader.seek_position(place.position).map_err(|_| RecvError::Corrupt)? {
@@ -138,12 +145,17 @@ impl<T: Payload> Subscriber<T> {
             if self.index_of[lane].is_some() {
                 continue;
             }
-            let Some(mapped) = self.core.lane(lane).map_err(|error| {
-                tracing::error!(topic = %self.core.name, lane, %error, "cannot map a new lane");
-                RecvError::Corrupt
-            })?
-            else {
-                continue;
+            let mapped = match self.core.lane(lane) {
+                Ok(Some(mapped)) => mapped,
+                Ok(None) => continue,
+                // Whoever has a removed topic open meets nobody new.
+                Err(error) if error.kind() == ErrorKind::NotFound && self.core.is_removed() => {
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(topic = %self.core.name, lane, %error, "cannot map a new lane");
+                    return Err(RecvError::Corrupt);
+                }
             };
             let mut reader = Reader::new(mapped, self.claimed.slot);
             // This subscriber is older than the lane: everything since the lane's birth is due. On an ordered topic the

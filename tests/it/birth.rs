@@ -3,7 +3,7 @@
 use super::process::{scaled, Actor, Den, Line, Role, Scene};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use windlass::{Bus, ErrorKind, Raw, Start};
+use windlass::{Bus, ErrorKind, Raw, RecvError, Start};
 
 pub const ROLES: &[(&str, Role)] = &[("birth.racer", racer)];
 
@@ -117,6 +117,43 @@ fn create_refuses_what_exists_and_open_existing_what_does_not() {
     let error = builder().create().map(drop).expect_err("it exists");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     builder().open().expect("it exists");
+}
+
+/// A topic is removed in the moment in which a publisher is new to it. Nothing is damaged, and that is not what its
+/// subscriber may be told.
+#[test]
+fn a_subscriber_of_a_removed_topic_meets_nobody_new() {
+    for ordered in [false, true] {
+        let den = Den::new();
+        let bus = den.bus();
+        let builder = || {
+            let builder = bus.topic::<Raw>("t").segment_bytes(4096);
+            if ordered {
+                builder.ordered()
+            } else {
+                builder
+            }
+        };
+        let mut known = builder().create().expect("it is new").publisher().expect("a lane");
+        let topic = builder().open_existing().expect("it exists");
+        let mut subscriber = topic.subscriber(Start::Latest).expect("there is a slot");
+        let again = builder().open_existing().expect("it exists");
+        let mut new = again.publisher().expect("there is a lane");
+        new.publish(b"new").expect("there is room");
+        bus.remove_topic("t").expect("it exists");
+        known.publish(b"known").expect("there is room");
+        let found = subscriber.try_recv().map(|message| message.map(|one| one.bytes().to_vec()));
+        if ordered {
+            // What is first in the order cannot be had, and one order has nothing behind it.
+            assert_eq!(found, Err(RecvError::Closed));
+            continue;
+        }
+        assert_eq!(found, Ok(Some(b"known".to_vec())));
+        assert!(matches!(subscriber.try_recv(), Ok(None)));
+        // The same under a name that means another topic by now.
+        let _other = builder().create().expect("the name is free");
+        assert!(matches!(subscriber.try_recv(), Ok(None)));
+    }
 }
 
 #[test]
