@@ -1,6 +1,10 @@
 //! What the command line may say. One type a command; the words of `--help` are here.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::soak::Sabotage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -9,6 +13,7 @@ Examples:
   windlass list                        the topics of the bus `default`
   windlass info readings --bus market  who publishes, who reads, who is behind, who blocks
   windlass doctor --bus market         repair what dead processes left behind
+  windlass soak --minutes 60           everything at once, killed and stopped for an hour
   windlass bench latency               measure this machine
 
 A bus is a directory of shared memory. A name without a slash means /dev/shm/windlass-<uid>/NAME;
@@ -38,6 +43,9 @@ pub enum Command {
     /// Find and repair what dead processes left in a bus
     #[command(long_about = DOCTOR_HELP)]
     Doctor(DoctorArguments),
+    /// Run everything at once while processes are killed and stopped, and give a verdict
+    #[command(long_about = SOAK_HELP)]
+    Soak(SoakArguments),
     /// Measure latency, throughput and fan-out on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -47,6 +55,9 @@ pub enum Command {
     /// A subscriber of the demo
     #[command(hide = true)]
     DemoSubscriber(SubscriberArguments),
+    /// A process of the soak
+    #[command(hide = true)]
+    SoakChild(SoakChildArguments),
 }
 
 // Each paragraph is one line, which clap wraps to the width of the terminal.
@@ -136,6 +147,89 @@ pub struct DoctorArguments {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+const SOAK_HELP: &str = "\
+Runs all that the library offers at once, over some forty processes on a bus made for the occasion: \
+reliable, lossy, ordered, typed and evicting topics, small and large messages, every way to wait, \
+views, newcomers, topics that come and go, inspection and repair. Meanwhile processes are killed \
+with SIGKILL and replaced, and others are stopped with SIGSTOP for up to 2.5 s and go on.
+
+Every message says who sent it, which of theirs it is, and a checksum. The verdict is PASSED only if \
+no message was lost, torn, doubled or out of order, everything missed was reported exactly, all \
+subscribers of an ordered topic saw the same order, nobody stood still for 10 s, all counters agree, \
+and after a repair nothing of the dead is left: no node, slot, pin, lane, segment, file or mapping.
+
+It loads two cores. After a failure the bus is left for inspection.";
+
+const SOAK_EXAMPLES: &str = "\
+Examples:
+  windlass soak
+  windlass soak --minutes 60 --kills-per-second 10
+  windlass soak --minutes 0.2 --seed 7 --json | jq .recovery";
+
+/// `windlass soak`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = SOAK_EXAMPLES)]
+pub struct SoakArguments {
+    /// How long to kill, in minutes; parts of one are fine
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = minutes)]
+    pub minutes: f64,
+    /// Draw the same victims again [default: any]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How many processes to kill in a second, on average; a quarter as many are stopped
+    #[arg(long, value_name = "N", default_value_t = 6.0, value_parser = kills_per_second)]
+    pub kills_per_second: f64,
+    /// Where to make the bus: a directory that does not exist yet [default: in /dev/shm]
+    #[arg(long, value_name = "PATH")]
+    pub directory: Option<PathBuf>,
+    /// Leave the bus after a success as well
+    #[arg(long)]
+    pub keep: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Do something wrong, to see that the soak fails: a test of the test
+    #[arg(long, hide = true, value_name = "WHAT")]
+    pub sabotage: Option<Sabotage>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if minutes > 0.0 && minutes <= 20_160.0 => Ok(minutes),
+        _ => Err("expected a number of minutes above 0, at most 20160 (two weeks)".to_owned()),
+    }
+}
+
+fn kills_per_second(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(kills) if (0.0..=200.0).contains(&kills) => Ok(kills),
+        _ => Err("expected a number from 0 to 200".to_owned()),
+    }
+}
+
+/// `windlass soak-child`.
+#[derive(Debug, Args)]
+pub struct SoakChildArguments {
+    /// The bus to join.
+    #[arg(long)]
+    pub bus: String,
+    /// The process whose death is this one's death.
+    #[arg(long)]
+    pub parent: i32,
+    /// Its seat.
+    #[arg(long)]
+    pub seat: usize,
+    /// How many processes had the seat before.
+    #[arg(long)]
+    pub generation: u32,
+    /// Where its choices come from.
+    #[arg(long)]
+    pub seed: u64,
+    /// What it does wrong.
+    #[arg(long)]
+    pub sabotage: Option<Sabotage>,
 }
 
 /// `windlass bench`.

@@ -153,6 +153,11 @@ impl Subscriber {
     }
 }
 
+/// Everything there is to know about a topic, for people.
+pub fn describe(bus: &Bus, topic: &str) -> Result<String> {
+    Ok(page(&Info::new(bus.path().display().to_string(), bus.inspect(topic)?)))
+}
+
 /// Who makes a publisher wait now, in sentences.
 pub fn blockers(info: &TopicInfo) -> Vec<String> {
     let blocked = info.publishers.iter().filter(|publisher| publisher.alive);

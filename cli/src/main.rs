@@ -1,4 +1,4 @@
-//! The `windlass` command: demo, list, info, doctor and bench.
+//! The `windlass` command: demo, list, info, doctor, soak and bench.
 //!
 //! One file a command; each uses the public interface of the library and nothing else. What goes
 //! wrong is one sentence on standard error. Exit status: 0 success, 1 failure, 2 wrong usage, 130
@@ -6,11 +6,15 @@
 
 mod args;
 mod bench;
+mod clock;
 mod demo;
 mod doctor;
 mod info;
 mod list;
+mod memory;
 mod output;
+mod parent;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -53,9 +57,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::List(arguments) => list::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Bench(command) => Ok(benchmark(command)),
         Command::DemoPublisher(arguments) => demo::publisher::run(&arguments),
         Command::DemoSubscriber(arguments) => demo::subscriber::run(&arguments),
+        Command::SoakChild(arguments) => soak::child::run(&arguments),
     }
 }
 

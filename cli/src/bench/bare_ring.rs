@@ -22,9 +22,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::failure::Result;
-use super::memory::Memory;
 use super::payload::{Check, Fill};
 use super::transport::{Context, Receiver, Sender, Spec, Way};
+use crate::memory::Memory;
 
 /// Bytes of one lap: larger than a second-level cache, a fraction of a third-level one.
 pub const CAPACITY: usize = 4 << 20;

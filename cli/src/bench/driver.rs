@@ -13,7 +13,6 @@ use nix::unistd::Pid;
 use super::bare_ring::RING_BYTES;
 use super::cores;
 use super::failure::{During, Failure, Result};
-use super::memory::Memory;
 use super::peer::{self, Plan};
 use super::pingpong::{Ping, Pinger};
 use super::report::{median, smallest};
@@ -21,6 +20,7 @@ use super::transport::{self, Carrier, Context, End, Side, Spec};
 use super::watch::Watch;
 use super::windlass::{self, Bus};
 use super::wire::{Operation, Wire, CONTROL_BYTES};
+use crate::memory::Memory;
 
 /// Rounds before a latency is measured: both processes are awake and their code is in the cache.
 const WARM_ROUNDS: u32 = 300;

@@ -24,6 +24,12 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
+
 /// Says what was being done when an operation failed.
 pub trait During<T> {
     /// Turns the error into a [`Failure`] that begins with `what`.

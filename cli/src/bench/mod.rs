@@ -24,7 +24,6 @@ mod failure;
 mod fanout;
 mod latency;
 mod memcpy;
-mod memory;
 mod payload;
 mod peer;
 mod pingpong;

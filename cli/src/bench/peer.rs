@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::cores;
 use super::failure::{During, Failure, Result};
-use super::memory::Memory;
 use super::pingpong;
 use super::transport::{self, Context, End, Side, Spec};
 use super::watch::Watch;
 use super::windlass::{self, Audience};
 use super::wire::{Command, Operation, Wire};
+use crate::memory::Memory;
 
 /// The environment variable that makes this executable a peer.
 pub const ROLE: &str = "WINDLASS_BENCH_ROLE";

@@ -24,9 +24,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::failure::{Failure, Result};
-use super::memory::Memory;
 use super::report::{median, smallest};
 use super::wire::{Operation, Wire, PING_OFFSET};
+use crate::memory::Memory;
 
 /// Batches of each kind in one look at the machine.
 const BATCHES: u64 = 24;

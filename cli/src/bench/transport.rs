@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::bare_ring::{BareReceiver, BareSender};
 use super::failure::{Failure, Result};
-use super::memory::Memory;
 use super::payload::{Check, Copied, Stamped, Words};
 use super::unix::{UnixReceiver, UnixSender};
 use super::windlass::{self, Bus};
+use crate::memory::Memory;
 
 /// Which transport a case measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use super::failure::{Failure, Result};
-use super::memory::Memory;
+use crate::memory::Memory;
 
 /// Bytes of the control page; the areas of the transports begin behind it.
 pub const CONTROL_BYTES: usize = 4096;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::clock;
 use super::report::{Figures, Order, Published, Received, Report};
+use crate::clock;
 
 /// How often a waiting owner is called to draw what it sees.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ use anyhow::{anyhow, Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use windlass::Bus;
 
-use super::clock;
+use crate::clock;
 
 /// Buses of demos are named `demo-<process>-<time>`.
 const PREFIX: &str = "demo-";

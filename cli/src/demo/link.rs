@@ -8,12 +8,10 @@ use std::sync::mpsc::{channel, Receiver, TryRecvError};
 use std::thread;
 
 use anyhow::{bail, Context, Result};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 
-use super::clock;
 use super::report::{Figures, Order, Report};
+use crate::clock;
+use crate::parent::tie_to;
 
 /// How often a child says how far it is.
 const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
@@ -27,11 +25,7 @@ pub struct Link {
 impl Link {
     /// Ties this process to the life of `parent` and listens to its orders.
     pub fn to_parent(parent: i32) -> Result<Self> {
-        set_pdeathsig(Signal::SIGKILL).context("cannot tie this process to its parent")?;
-        // The parent may have died before the line above; then the kernel sends nothing any more.
-        if getppid().as_raw() != parent {
-            bail!("the parent process {parent} is gone; run `windlass demo` instead");
-        }
+        tie_to(parent, "windlass demo")?;
         let (sender, orders) = channel();
         thread::spawn(move || {
             for line in std::io::stdin().lock().lines() {

@@ -20,7 +20,6 @@
 //! kernel. The bus is removed when the parent ends, for whatever reason short of SIGKILL
 //! ([`home`]).
 
-mod clock;
 mod data;
 mod ending;
 mod fleet;

@@ -18,8 +18,9 @@ use super::data::DataSet;
 use super::link::{self, Link};
 use super::reading::{self as message, Stamp};
 use super::report::{Figures, Order, Published, PublishedLane, Report};
-use super::{clock, topics};
+use super::topics;
 use crate::args::PublisherArguments;
+use crate::clock;
 
 /// A publisher wakes this often and sends what is due. Shorter is smoother, and costs more
 /// wake-ups.

@@ -15,8 +15,9 @@ use super::ledger::{Begins, Ledger};
 use super::link::{self, Link};
 use super::report::{Figures, Latency, Order, Received, Report};
 use super::timeline::Timeline;
-use super::{clock, reading as message, topics};
+use super::{reading as message, topics};
 use crate::args::{Pace, SubscriberArguments};
+use crate::clock;
 
 /// A subscriber that sleeps is woken by a message; this long it sleeps if there is none.
 const IDLE: Duration = Duration::from_millis(20);

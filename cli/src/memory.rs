@@ -1,8 +1,9 @@
-//! Shared memory of the two processes, for everything that is measured without windlass.
+//! Memory that a parent shares with its children beside the bus: words that they tell each other
+//! about, and for the benchmarks everything that is measured without windlass.
 //!
-//! The file has no name (`memfd`), so nothing is left behind however the processes end. The driver
-//! makes it and the peer inherits it as its standard input. Words are atomics; the spans between
-//! them are reached through raw pointers by `bare_ring`, which owns its part of the memory.
+//! The file has no name (`memfd`), so nothing is left behind however the processes end. The parent
+//! makes it and a child inherits it as its standard input. Words are atomics; the spans between
+//! them are reached through raw pointers by `bench::bare_ring`, which owns its part of the memory.
 
 #![allow(unsafe_code)]
 
@@ -12,13 +13,12 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
+use anyhow::{bail, Context, Result};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::posix_fallocate;
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
-use super::failure::{During, Failure, Result};
-
-/// Nameless memory that both processes have mapped.
+/// Nameless memory that several processes have mapped.
 #[derive(Clone)]
 pub struct Memory {
     file: Arc<File>,
@@ -29,27 +29,27 @@ impl Memory {
     /// Makes `bytes` of memory, reserved and touched.
     pub fn create(bytes: usize) -> Result<Self> {
         let what = "cannot make shared memory";
-        let descriptor = memfd_create("windlass-bench", MFdFlags::MFD_CLOEXEC).during(what)?;
-        let size = i64::try_from(bytes).during(what)?;
-        posix_fallocate(&descriptor, 0, size).during("cannot reserve shared memory")?;
+        let descriptor = memfd_create("windlass-shared", MFdFlags::MFD_CLOEXEC).context(what)?;
+        let size = i64::try_from(bytes).context(what)?;
+        posix_fallocate(&descriptor, 0, size).context("cannot reserve shared memory")?;
         Self::map(File::from(descriptor))
     }
 
-    /// Opens the memory that the driver passed as the standard input of this process.
+    /// Opens the memory that the parent passed as the standard input of this process.
     pub fn inherit() -> Result<Self> {
         let input = std::io::stdin();
         let descriptor: OwnedFd =
-            input.as_fd().try_clone_to_owned().during("cannot open the inherited memory")?;
+            input.as_fd().try_clone_to_owned().context("cannot open the inherited memory")?;
         Self::map(File::from(descriptor))
     }
 
-    /// What the peer gets as its standard input.
+    /// What a child gets as its standard input.
     pub fn as_input(&self) -> Result<Stdio> {
-        Ok(Stdio::from(self.file.try_clone().during("cannot pass on the shared memory")?))
+        Ok(Stdio::from(self.file.try_clone().context("cannot pass on the shared memory")?))
     }
 
     fn map(file: File) -> Result<Self> {
-        let map = MmapOptions::new().populate().map_raw(&file).during("cannot map the memory")?;
+        let map = MmapOptions::new().populate().map_raw(&file).context("cannot map the memory")?;
         Ok(Self { file: Arc::new(file), map: Arc::new(map) })
     }
 
@@ -62,7 +62,7 @@ impl Memory {
     /// memory lives.
     pub fn span(&self, offset: usize, bytes: usize) -> Result<*mut u8> {
         if offset > self.len() || bytes > self.len() - offset {
-            return Err(Failure::new("the shared memory is smaller than the plan of the run"));
+            bail!("the shared memory is smaller than the plan of the run");
         }
         Ok(self.map.as_mut_ptr().wrapping_add(offset))
     }
@@ -73,8 +73,8 @@ impl Memory {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.len(), "a word lies in the memory");
         let at = self.map.as_mut_ptr().wrapping_add(offset).cast();
         // SAFETY: in bounds and aligned by the line above (a mapping begins on a page), mapped for
-        // as long as `self.map` lives, and words of the control page are accessed as atomics by
-        // both processes.
+        // as long as `self.map` lives, and words are accessed as atomics by
+        // all processes.
         unsafe { AtomicU64::from_ptr(at) }
     }
 

@@ -1,4 +1,4 @@
-//! The clock that every process of the demo shares.
+//! The clock that every process of the machine shares.
 
 use nix::time::{clock_gettime, ClockId};
 
