@@ -173,3 +173,38 @@ fn numbers_that_no_publisher_writes_end_nothing_but_the_call() {
         }
     }
 }
+
+/// Cuts a file of the topic to `len` bytes.
+fn cut(topic: &Topic<Raw>, file: &str, len: u64) {
+    let file = topic.core.folder.open_file(file, Access::Write).expect("it exists");
+    file.set_len(len).expect("it is ours");
+}
+
+#[test]
+fn a_message_whose_pages_are_gone_is_never_said_to_be_published() {
+    let topic = topic(|topic| topic);
+    let mut publisher = topic.publisher().expect("a free lane");
+    publisher.publish(&[7; 1000]).expect("room");
+    cut(&topic, "lane-0", 4096);
+    assert_eq!(publisher.publish(&[7; 1000]), Err(PublishError::Corrupt));
+    assert_eq!(publisher.publish(&[7; 1000]), Err(PublishError::Corrupt));
+    let whole = |topic: &Topic<Raw>| topic.publisher().map(drop).map_err(|error| error.kind());
+    assert_eq!(whole(&topic), Err(ErrorKind::Corrupt));
+    assert_eq!(topic.info().map(drop).map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
+    assert!(topic.subscriber(Start::Latest).is_err());
+}
+
+#[test]
+fn a_segment_is_not_taken_because_the_pages_of_its_pins_are_gone() {
+    let topic = topic(|topic| topic.lossy());
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a free slot");
+    let mut publisher = topic.publisher().expect("a free lane");
+    publisher.publish(&[1; 1000]).expect("room");
+    let view = subscriber.try_recv().expect("sound").expect("it was published").pin();
+    let pins_at = topic.core.shape.pins_at() as u64;
+    assert!(pins_at.next_multiple_of(4096) < topic.core.control.len() as u64);
+    cut(&topic, "control", pins_at / 4096 * 4096);
+    let refused = (0..20).find_map(|_| publisher.try_publish(&[2; 1000]).err());
+    assert_eq!(refused, Some(PublishError::Corrupt));
+    assert!(view.as_bytes().iter().all(|byte| *byte == 1), "the view was overwritten");
+}
