@@ -60,7 +60,8 @@ pub fn run<P: Parcel>(child: &Child, way: Way) -> Result<()> {
     loop {
         let mut books = Books::join(child, &topic, begins)?;
         child.set(Word::Joined, 1);
-        while books.look(way)? != Look::Evicted {
+        while !books.evicted {
+            books.look(way)?;
             if books.is_settled()? {
                 return books.settle();
             }
@@ -77,6 +78,7 @@ pub struct Books<'a, P: Parcel> {
     pages: Pages<'a, P>,
     stuck_at: u64,
     quiet: bool,
+    evicted: bool,
 }
 
 /// What it writes down of a message, apart from the subscriber that a message borrows.
@@ -87,6 +89,8 @@ struct Pages<'a, P: Parcel> {
     ordered: bool,
     views: VecDeque<(View<P>, u32, u64)>,
     holds: bool,
+    /// Messages that were delivered, whether or not they are in the books.
+    delivered: u64,
     last: Option<u64>,
 }
 
@@ -134,9 +138,10 @@ impl<'a, P: Parcel> Books<'a, P> {
             ordered: options.ordered,
             views: VecDeque::new(),
             holds: false,
+            delivered: 0,
             last: None,
         };
-        Self { child, subscriber, pages, stuck_at: STUCK_MESSAGES, quiet: false }
+        Self { child, subscriber, pages, stuck_at: STUCK_MESSAGES, quiet: false, evicted: false }
     }
 
     /// Receives a little, in this way.
@@ -279,6 +284,7 @@ impl<'a, P: Parcel> Books<'a, P> {
     /// It was told that it was evicted: the number of messages must be exact.
     fn evicted(&mut self, missed: u64, committed: u64) {
         let child = self.child;
+        self.evicted = true;
         let missed = missed + if child.spoils(Sabotage::Evicted) { 1_000_000 } else { 0 };
         let tried: u64 = child.tried().iter().sum();
         let (least, most) = self.pages.ledger.position();
@@ -302,7 +308,7 @@ impl<'a, P: Parcel> Books<'a, P> {
     /// Whether everything is read that ever will be.
     fn is_settled(&mut self) -> Result<bool> {
         // The phase was looked at before the look that found nothing.
-        if !self.quiet || self.child.phase() < Phase::Settle {
+        if self.evicted || !self.quiet || self.child.phase() < Phase::Settle {
             return Ok(false);
         }
         loop {
@@ -365,16 +371,17 @@ impl<P: Parcel> Pages<'_, P> {
                 return child.fault(format!("lane {lane}, message {sequence}: {sentence}"));
             }
         };
-        let received = self.ledger.received();
-        if received == SPOILED && child.spoils(Sabotage::Lose) {
+        self.delivered += 1;
+        let spoiled = self.delivered == SPOILED;
+        if spoiled && child.spoils(Sabotage::Lose) {
             return;
         }
-        let shown = match child.spoils(Sabotage::Order) && received == SPOILED {
+        let shown = match spoiled && child.spoils(Sabotage::Order) {
             true => check ^ 1,
             false => check,
         };
         child.check(self.ledger.take(&record, lane, sequence));
-        if received == SPOILED && child.spoils(Sabotage::Twice) {
+        if spoiled && child.spoils(Sabotage::Twice) {
             child.check(self.ledger.take(&record, lane, sequence));
         }
         if self.ordered {
@@ -382,7 +389,7 @@ impl<P: Parcel> Pages<'_, P> {
                 child.say(&format!("fold {block} {fold}"));
             }
         }
-        if self.holds && received.is_multiple_of(VIEW_EVERY) {
+        if self.holds && self.delivered.is_multiple_of(VIEW_EVERY) {
             self.hold(message.pin(), check);
         }
         self.last = Some(sequence);
