@@ -127,9 +127,14 @@ impl BusOptions {
     }
 }
 
+/// Bytes of a control file with room for `nodes` nodes: pages.
+fn bytes_of(nodes: usize) -> u64 {
+    (SLOTS_AT + nodes * SLOT_BYTES).next_multiple_of(HEADER_BYTES) as u64
+}
+
 /// Makes the control file of a new bus.
 fn build(folder: &Folder, mode: u32) -> Result<()> {
-    let bytes = (SLOTS_AT + NODES_MAX * SLOT_BYTES).next_multiple_of(HEADER_BYTES) as u64;
+    let bytes = bytes_of(NODES_MAX);
     folder.create_file_atomically(CONTROL, bytes, mode, |region| {
         let mut fields = [0; FIELDS];
         fields[0] = NODES_MAX as u64;
@@ -204,12 +209,18 @@ impl Bus {
         let what = format!("{folder}/{CONTROL}");
         let file = folder.open_file(CONTROL, Access::Write)?;
         let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        if len > bytes_of(NODES_MAX) {
+            return Err(Error::corrupt(what, "its length", len, bytes_of(NODES_MAX)));
+        }
         let loss = Loss::default();
         let region = map::map(&file, &what, Access::Write, len, &loss)?;
         let header = Header::read(&region, Kind::Bus, &what)?;
         let slots = header.fields[0];
         if slots == 0 || slots > NODES_MAX as u64 {
             return Err(Error::corrupt(&what, "its number of nodes", slots, NODES_MAX));
+        }
+        if len != bytes_of(slots as usize) {
+            return Err(Error::corrupt(&what, "its length", len, bytes_of(slots as usize)));
         }
         let table = NodeTable::new(region, COUNTER_AT, SLOTS_AT, slots as usize)?;
         let id = table.draw_id()?;

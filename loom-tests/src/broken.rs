@@ -239,13 +239,13 @@ pub enum Establish {
 /// `Slots::establish` of the gate of slot 0 in lane 0.
 pub fn establish(topic: &Topic, flaw: Option<Establish>) -> u64 {
     let lane = topic.lane(0);
-    let mut at = lane.floor();
+    let mut at = lane.floor().expect("the lane is sound");
     loop {
         topic.slots.set_gate(0, 0, lane.position(at, 0));
         if flaw != Some(Establish::NoFence) {
             fence(SeqCst);
         }
-        let now = lane.floor();
+        let now = lane.floor().expect("the lane is sound");
         if now == at || flaw == Some(Establish::NoSecondLook) {
             return at;
         }
@@ -420,7 +420,7 @@ pub fn ring(topic: &Topic) -> Ring {
 
 /// `Lane::look_at_floor` that does not look at the mapping again.
 pub fn look_at_floor(lane: &Lane) -> Option<u64> {
-    let logical = lane.floor();
+    let logical = lane.floor().expect("the lane is sound");
     let entry = Entry(entry_word(lane, logical).load(Acquire));
     let first = lane.data().word(base_of(lane, entry.physical())).load(Relaxed);
     entry.maps(logical).then_some(first)

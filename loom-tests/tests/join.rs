@@ -32,7 +32,7 @@ fn join(topic: &Topic, reader: &mut Reader) -> u64 {
     topic.claim(0, 1);
     let lane = topic.lane(0);
     let store = |floor| topic.slots.set_gate(0, 0, lane.position(floor, 0));
-    let floor = Slots::establish(store, || lane.floor());
+    let floor = Slots::establish(store, || lane.floor().expect("the lane is sound"));
     assert_eq!(reader.enter(floor), Ok(Entered::Inside), "the gate did not hold the segment");
     floor
 }

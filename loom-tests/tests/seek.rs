@@ -99,7 +99,7 @@ fn a_place_is_found_wherever_the_publisher_dies() {
 #[should_panic]
 fn canary_a_newcomer_believes_the_first_floor_that_it_sees() {
     seek_beside_a_publisher(|reader| {
-        let floor = reader.lane().floor();
+        let floor = reader.lane().floor()?;
         match reader.enter(floor)? {
             Entered::Inside => Ok(true),
             _ => Err(Corrupt),

@@ -9,6 +9,9 @@
 //!
 //! The word carries the logical number, so a reader that was stopped for laps sees another value.
 
+/// Highest number of a logical segment: with it and one more the word is not full.
+pub const LOGICAL_MAX: u64 = (1 << 47) - 1;
+
 /// A mapping word, taken apart. Not yet checked against the number of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(pub u64);

@@ -15,6 +15,9 @@ use crate::limits::{HEADER_BYTES, LINE};
 const LAP_BIT: u64 = 1 << 63;
 const POSITION_MASK: u64 = (1 << 56) - 1;
 
+/// Every position in the lanes of an ordered topic is below this.
+pub const POSITION_END: u64 = (POSITION_MASK + 1) * 8;
+
 /// Bytes before the words of an order file.
 pub const HEAD: usize = if cfg!(windlass_loom) { 0 } else { HEADER_BYTES };
 

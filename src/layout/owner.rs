@@ -63,6 +63,11 @@ impl Owner {
         self.0 & 0xff == State::Free as u64
     }
 
+    /// Whether this is the same owner, in whatever state.
+    pub fn is_same(self, other: Self) -> bool {
+        (self.0 ^ other.0) <= 0xff
+    }
+
     /// The same owner in another state.
     #[must_use]
     pub fn with(self, state: State) -> Self {

@@ -27,7 +27,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::layout::entry::Entry;
+use crate::layout::entry::{Entry, LOGICAL_MAX};
 use crate::layout::frame::{self, Head, PROLOGUE, WORD};
 use crate::layout::lane as layout;
 use crate::ring::pins::Pins;
@@ -36,6 +36,9 @@ use crate::sync::{fence, AtomicU64, Ordering::*};
 
 /// Most messages of a lane: decades of them at any speed.
 const SEQUENCE_MAX: u64 = u64::MAX >> 7;
+
+/// Most bytes of a lane: positions, and one segment more, are counted on without overflow.
+const POSITION_MAX: u64 = u64::MAX >> 1;
 
 /// A value in the lane's shared words that no publisher writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,7 @@ pub struct Lane {
     segment_bytes: usize,
     segments_at: usize,
     table_mask: u64,
+    logical_max: u64,
 }
 
 impl Lane {
@@ -71,6 +75,7 @@ impl Lane {
             segment_bytes,
             segments_at: layout::segments_at(segments),
             table_mask: layout::table_len(segments) as u64 - 1,
+            logical_max: LOGICAL_MAX.min(POSITION_MAX / segment_bytes as u64),
         }
     }
 
@@ -143,18 +148,30 @@ impl Lane {
 
     /// The table entry for `logical`, with its physical segment checked.
     pub(super) fn entry(&self, logical: u64) -> Result<Entry, Corrupt> {
+        self.checked(logical)?;
         // MAP: pairs with the store in `Writer::roll`.
         let entry = Entry(self.entry_word(logical).load(Acquire));
-        if entry.physical() >= self.segments {
+        // The numbers of one table entry lie a whole table apart.
+        let belongs = |mapped: u64| (mapped ^ logical) & self.table_mask == 0;
+        if entry.physical() >= self.segments || !entry.logical().is_none_or(belongs) {
             return Err(Corrupt);
         }
         Ok(entry)
     }
 
+    /// A logical number that was read from somewhere, unless it is beyond what any lane reaches.
+    fn checked(&self, logical: u64) -> Result<u64, Corrupt> {
+        if logical <= self.logical_max {
+            Ok(logical)
+        } else {
+            Err(Corrupt)
+        }
+    }
+
     /// Logical number of the newest mapped segment.
-    pub fn newest(&self) -> u64 {
+    pub fn newest(&self) -> Result<u64, Corrupt> {
         // NEWEST: pairs with the store in `Writer::roll`.
-        self.word(layout::NEWEST_AT).load(Acquire) & (u64::MAX >> 17)
+        self.checked(self.word(layout::NEWEST_AT).load(Acquire))
     }
 
     pub(super) fn set_newest(&self, logical: u64) {
@@ -163,9 +180,9 @@ impl Lane {
     }
 
     /// Oldest logical segment that a newcomer may start in.
-    pub fn floor(&self) -> u64 {
+    pub fn floor(&self) -> Result<u64, Corrupt> {
         // FLOOR: pairs with `set_floor`; the fences of JOIN do the rest.
-        self.word(layout::FLOOR_AT).load(Acquire) & (u64::MAX >> 17)
+        self.checked(self.word(layout::FLOOR_AT).load(Acquire))
     }
 
     pub(super) fn set_floor(&self, logical: u64) {
@@ -224,28 +241,64 @@ impl Lane {
         }
     }
 
-    /// Sequence that is due next, read without a pin by somebody who only looks: `None` if it was overtaken.
-    pub fn look_at_tail(&self) -> Option<(u64, u64)> {
-        let logical = self.newest();
-        let entry = self.entry(logical).ok()?;
-        if !entry.maps(logical) {
-            return None;
-        }
-        let base = self.base_of(entry.physical());
-        let first = self.first_sequence(base, logical).ok()?;
-        let (at, sequence, _) = self.walk(base, PROLOGUE, first, |_, _| false).ok()?;
-        self.still_maps(logical, entry).then_some((sequence, self.position(logical, at)))
+    /// Sequence that is due next, and its position, read without a pin by somebody who only looks: `None` if it was
+    /// overtaken.
+    pub fn look_at_tail(&self) -> Result<Option<(u64, u64)>, Corrupt> {
+        self.look_at(self.newest()?, |base, logical| {
+            let first = self.first_sequence(base, logical)?;
+            let (at, sequence, head) = self.walk(base, PROLOGUE, first, |_, _| false)?;
+            // COMMIT: whoever sees the end of a segment sees that there is a newer one.
+            if head == Head::Next && self.newest()? <= logical {
+                return Err(Corrupt);
+            }
+            Ok((sequence, self.position(logical, at)))
+        })
     }
 
-    /// First sequence of the oldest segment a newcomer may start in, without a pin.
-    pub fn look_at_floor(&self) -> Option<u64> {
-        let logical = self.floor();
-        let entry = self.entry(logical).ok()?;
+    /// First sequence of the oldest segment a newcomer may start in, without a pin: `None` if it was overtaken.
+    pub fn look_at_floor(&self) -> Result<Option<u64>, Corrupt> {
+        self.look_at(self.floor()?, |base, logical| {
+            let first = self.first_sequence(base, logical)?;
+            match self.head(base, PROLOGUE, first) {
+                Head::Bad => Err(Corrupt),
+                _ => Ok(first),
+            }
+        })
+    }
+
+    /// Reads a segment that nobody pinned. What was found counts, be it damage, only if the segment was not taken back
+    /// meanwhile.
+    fn look_at<R>(
+        &self,
+        logical: u64,
+        read: impl FnOnce(usize, u64) -> Result<R, Corrupt>,
+    ) -> Result<Option<R>, Corrupt> {
+        let entry = self.entry(logical)?;
         if !entry.maps(logical) {
-            return None;
+            // A number is told after its mapping was stored.
+            let overtaken = entry.logical().is_some_and(|mapped| mapped >= logical);
+            return if overtaken { Ok(None) } else { Err(Corrupt) };
         }
-        let first = self.first_sequence(self.base_of(entry.physical()), logical).ok()?;
-        self.still_maps(logical, entry).then_some(first)
+        let found = read(self.base_of(entry.physical()), logical);
+        if self.still_maps(logical, entry) {
+            found.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Whether segment `logical` goes on, for a reader that found nothing at the place where message `sequence` is due:
+    /// false if the next segment says that it begins with another message, so that a header word is gone.
+    ///
+    /// A publisher that died while it rolled leaves a segment without an end, and the next one begins where it broke
+    /// off.
+    pub(super) fn goes_on(&self, logical: u64, sequence: u64) -> Result<bool, Corrupt> {
+        let next = logical + 1;
+        if self.entry(next)?.logical().is_none_or(|mapped| mapped < next) {
+            return Ok(true);
+        }
+        let begins = self.look_at(next, |base, next| self.first_sequence(base, next))?;
+        Ok(begins == Some(sequence))
     }
 
     /// Whether `entry` was not taken back while its segment was read without a pin.

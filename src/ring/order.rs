@@ -30,12 +30,16 @@
 //! The one-word append with a helped tail follows the idea of the Michael and Scott queue (PODC 1996).
 
 use crate::layout::order::{self as layout, Place};
+use crate::ring::lane::Corrupt;
 use crate::ring::slots::{Obstacle, Slots};
 use crate::shm::place::Region;
 use crate::sync::{fence, AtomicU64, Ordering::*};
 
 /// Most places: decades of messages at any speed. A tail beyond it was written by nobody who publishes.
 pub const TAIL_MAX: u64 = u64::MAX >> 2;
+
+/// Looks at words that move meanwhile, before they count as sound.
+const LOOKS_MAX: u32 = 100;
 
 /// The order log of a topic.
 #[derive(Clone)]
@@ -236,6 +240,48 @@ impl Order {
             }
             self.finish(index, word);
         }
+    }
+
+    /// Fails if the tail, the floor and the place before the tail cannot be what publishers wrote.
+    ///
+    /// To be asked before anything is appended. A tail that moved by damage would be believed otherwise: the log would
+    /// get a gap, or lose what it overwrites.
+    pub fn check(&self) -> Result<(), Corrupt> {
+        for _ in 0..LOOKS_MAX {
+            // In this order each may be too old for the next one, and never too new.
+            let (lapped, floor, tail) = (self.lapped(), self.floor(), self.tail());
+            let last_is_taken = tail.checked_sub(1).is_none_or(|last| {
+                // ORDER: pairs with the swap in `append`.
+                layout::is_taken(self.slot(last).load(Acquire), last, self.slots)
+            });
+            let bounded = tail <= TAIL_MAX && lapped <= floor && floor <= tail;
+            if bounded && tail - floor <= self.slots && last_is_taken {
+                return Ok(());
+            }
+            if self.tail() == tail && self.floor() == floor {
+                return Err(Corrupt);
+            }
+        }
+        // It moves: publishers wrote it a moment ago.
+        Ok(())
+    }
+
+    /// Fails if a reader that found nothing at place `index` waits in vain: the tail passed that place.
+    pub fn check_wait(&self, index: u64) -> Result<(), Corrupt> {
+        if self.tail() > index && self.read(index) == Found::Empty {
+            return Err(Corrupt);
+        }
+        Ok(())
+    }
+
+    /// The position of the newest frame of `lane` that is still in the log.
+    ///
+    /// Walks the log backwards. For repairs.
+    pub fn newest_of(&self, lane: usize) -> Option<u64> {
+        (self.lapped()..self.tail().min(TAIL_MAX)).rev().find_map(|index| match self.read(index) {
+            Found::Place(place) if place.lane == lane => Some(place.position),
+            _ => None,
+        })
     }
 
     /// Looks at a place.

@@ -118,8 +118,13 @@ impl Reader {
     fn pin(&self, logical: u64) -> Result<Result<usize, Entered>, Corrupt> {
         let entry = self.lane.entry(logical)?;
         if !entry.maps(logical) {
-            let passed = entry.logical().is_some_and(|mapped| mapped >= logical);
-            return Ok(Err(if passed { Entered::Overtaken } else { Entered::NotYet }));
+            let mapped = entry.logical().filter(|mapped| *mapped >= logical);
+            return match mapped {
+                // A mapping is stored before its number is told.
+                Some(mapped) if mapped > self.lane.newest()? + 1 => Err(Corrupt),
+                Some(_) => Ok(Err(Entered::Overtaken)),
+                None => Ok(Err(Entered::NotYet)),
+            };
         }
         step!("reader.pin");
         let (lane, physical) = (&self.lane, entry.physical());
@@ -165,6 +170,26 @@ impl Reader {
         move || lane.word(offset).load(Relaxed) != 0
     }
 
+    /// Fails if a header word is gone: nothing is committed at the cursor, and yet the lane goes on elsewhere.
+    ///
+    /// Costs more than a look. For whoever has waited for a while.
+    pub fn check_wait(&self) -> Result<(), Corrupt> {
+        // The second look comes last: meanwhile the publisher may have gone on from the place of the first.
+        let waits = self.pinned.is_some() && self.poll() == Poll::Empty;
+        if waits && !self.lane.goes_on(self.logical, self.sequence())? && self.poll() == Poll::Empty
+        {
+            return Err(Corrupt);
+        }
+        Ok(())
+    }
+
+    /// Whether the frame at `position` is the next one after those that this reader has stepped over.
+    pub fn is_next(&self, position: u64) -> bool {
+        let here = self.position();
+        let begins = || self.lane.position(self.logical + 1, PROLOGUE);
+        position == here || (self.poll() == Poll::Next && position == begins())
+    }
+
     /// Steps over the message of `len` bytes that `poll` returned.
     #[inline]
     pub fn advance(&self, len: usize) {
@@ -191,11 +216,11 @@ impl Reader {
     /// Enters the oldest segment that a newcomer may start in.
     pub fn seek_oldest(&mut self) -> Result<(), Corrupt> {
         loop {
-            let floor = self.lane.floor();
+            let floor = self.lane.floor()?;
             match self.enter(floor)? {
                 Entered::Inside => return Ok(()),
                 // MAP: the floor moves before the mapping does.
-                Entered::Overtaken if self.lane.floor() > floor => crate::sync::relax(),
+                Entered::Overtaken if self.lane.floor()? > floor => crate::sync::relax(),
                 Entered::Overtaken | Entered::NotYet => return Err(Corrupt),
             }
         }
@@ -204,11 +229,11 @@ impl Reader {
     /// Stands behind the newest message.
     pub fn seek_latest(&mut self) -> Result<(), Corrupt> {
         loop {
-            let newest = self.lane.newest();
+            let newest = self.lane.newest()?;
             match self.enter(newest)? {
                 Entered::Inside => {}
                 // MAP: the newest mapping is not taken back before there is a newer one.
-                Entered::Overtaken if self.lane.newest() > newest => continue,
+                Entered::Overtaken if self.lane.newest()? > newest => continue,
                 Entered::Overtaken | Entered::NotYet => return Err(Corrupt),
             }
             self.walk_to(|_, _| false)?;
@@ -224,7 +249,7 @@ impl Reader {
 
     /// Stands at message `sequence`. False if it is not retained or more than one ahead of the newest.
     pub fn seek_sequence(&mut self, sequence: u64) -> Result<bool, Corrupt> {
-        let mut logical = self.lane.newest();
+        let mut logical = self.lane.newest()?;
         loop {
             match self.enter(logical)? {
                 Entered::Inside => {}
@@ -234,7 +259,7 @@ impl Reader {
             if self.sequence() <= sequence {
                 break;
             }
-            if logical <= self.lane.floor() {
+            if logical <= self.lane.floor()? {
                 return Ok(false);
             }
             logical -= 1;

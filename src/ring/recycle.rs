@@ -100,7 +100,7 @@ impl Writer {
             }
         }
         step!("recycle.floor");
-        if lane.floor() <= self.oldest {
+        if lane.floor().map_err(|_| Blocked::Corrupt)? <= self.oldest {
             lane.set_floor(self.oldest + 1);
         }
         if reliable {

@@ -163,20 +163,26 @@ impl Slots {
     }
 
     /// Lets go of the gates but keeps the slot for the views that still live.
-    pub fn linger(&self, claimed: Claimed) -> Owner {
+    pub fn linger(&self, claimed: Claimed) {
+        let mut seen = self.owner(claimed.slot);
+        // If the word was damaged, the slot may be somebody else's by now.
+        if !seen.is_same(claimed.owner) {
+            return;
+        }
         step!("slot.ungate");
         for lane in 0..self.lanes {
             // GATE: everything before was read.
             self.gate(claimed.slot, lane).store(NO_GATE, Release);
         }
         self.order_gate(claimed.slot).store(NO_GATE, Release);
-        let mut seen = self.owner(claimed.slot);
         step!("slot.linger");
         // An eviction may come in between; then the second round ends it.
         while !self.swap(claimed.slot, seen, seen.with(State::Lingering)) {
             seen = self.owner(claimed.slot);
+            if !seen.is_same(claimed.owner) {
+                return;
+            }
         }
-        seen.with(State::Lingering)
     }
 
     /// Gives a slot back that this process owns.
@@ -185,7 +191,7 @@ impl Slots {
         let mut seen = owner;
         while !self.swap(slot, seen, seen.with(State::Free)) {
             seen = self.owner(slot);
-            if seen.incarnation() != owner.incarnation() || seen.is_free() {
+            if !seen.is_same(owner) || seen.is_free() {
                 return;
             }
         }

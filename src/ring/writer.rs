@@ -41,7 +41,7 @@ pub struct Writer {
 impl Writer {
     /// Takes a lane over where its last holder left it: a fresh lane, an orderly end, or any instant of a death.
     pub fn recover(lane: Lane) -> Result<Self, Corrupt> {
-        let mut logical = lane.newest();
+        let mut logical = lane.newest()?;
         if lane.entry(logical + 1)?.maps(logical + 1) {
             logical += 1;
             step!("recover.newest");

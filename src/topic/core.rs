@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control::{self, Shape};
 use crate::layout::header::{Header, Kind};
 use crate::layout::owner::{Owner, State};
+use crate::limits::CONTROL_BYTES_MAX;
 use crate::ring::lane::Lane;
 use crate::ring::order::Order;
 use crate::ring::pins::Pins;
@@ -71,6 +72,10 @@ impl Core {
         let what = format!("{folder}/control");
         let file = folder.open_file("control", access)?;
         let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        if len > CONTROL_BYTES_MAX {
+            let most = format!("at most {CONTROL_BYTES_MAX}");
+            return Err(Error::corrupt(what, "its length", len, most));
+        }
         let loss = Loss::default();
         let control = map::map(&file, &what, access, len, &loss)?;
         let header = Header::read(&control, Kind::Control, &what)?;
@@ -167,7 +172,8 @@ impl Core {
     pub fn map_lane(&self, index: usize, access: Access) -> Result<Lane> {
         let name = lane_file(index);
         let what = format!("{}/{name}", self.folder);
-        let file = self.folder.open_file(&name, access)?;
+        let file =
+            self.folder.open_file(&name, access).map_err(|error| self.missing(&what, error))?;
         let expected = self.shape.lane_header(self.identity, index);
         let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
         let header = Header::read(&region, Kind::Lane, &what)?;
@@ -177,6 +183,22 @@ impl Core {
         }
         let (segments, bytes) = (self.shape.segments as usize, self.shape.segment_bytes as usize);
         Ok(Lane::new(region, self.pins.clone(), index, segments, bytes))
+    }
+
+    /// What is said of a file that the control file speaks of and that cannot be opened.
+    fn missing(&self, what: &str, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::NotFound if !self.is_removed() => {
+                Error::corrupt(what, "the file", "missing", "there, as the control file says")
+            }
+            _ => error,
+        }
+    }
+
+    /// What is said of a lane with a value that no publisher writes.
+    pub fn damaged_lane(&self, index: usize) -> Error {
+        let what = format!("{}/{}", self.folder, lane_file(index));
+        Error::corrupt(what, "a table entry or header word", "not one", "a publisher's")
     }
 
     /// The read-only mapping of a lane, once its file exists. Mapped once per process.
@@ -197,7 +219,8 @@ impl Core {
             return Ok(None);
         }
         let what = format!("{}/order", self.folder);
-        let file = self.folder.open_file("order", access)?;
+        let file =
+            self.folder.open_file("order", access).map_err(|error| self.missing(&what, error))?;
         let expected = self.shape.order_header(self.identity);
         let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
         let header = Header::read(&region, Kind::Order, &what)?;

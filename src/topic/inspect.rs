@@ -5,12 +5,17 @@ use crate::error::Result;
 use crate::layout::control;
 use crate::layout::lane as lane_layout;
 use crate::layout::owner::{Owner, State};
+use crate::ring::lane::Corrupt;
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
 use crate::topic::lease;
 use crate::topic::options::Policy;
 use std::time::Duration;
+
+/// Looks at a lane before one that is overtaken each time counts as damaged: a publisher would have to go around its
+/// lane between two loads, so many times in a row.
+const LOOKS_MAX: u32 = 100;
 
 /// A topic, as it was when it was looked at.
 #[derive(Clone, Debug)]
@@ -172,9 +177,7 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
     for index in 0..core.shape.publishers_max as usize {
         let Some(lane) = core.lane(index)? else { continue };
         let lease = core.lease(index);
-        // A busy publisher may roll between the two looks; then the next look is at the new segment.
-        let tail = (0..100).find_map(|_| lane.look_at_tail());
-        let (published, position) = tail.unwrap_or((0, 0));
+        let (published, position) = look(core, index, || lane.look_at_tail())?;
         // Relaxed: a note for people.
         let blocker = Owner(core.control.word(core.shape.blocker_at(index)).load(Relaxed));
         let alive = !lease.is_free() && core.member.is_alive(lease.node());
@@ -188,7 +191,7 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
             alive,
             published,
             position,
-            oldest: (0..100).find_map(|_| lane.look_at_floor()).unwrap_or(0),
+            oldest: look(core, index, || lane.look_at_floor())?,
             segments_taken: lane.counter(lane_layout::ROLLED_AT),
             full: lane.counter(lane_layout::FULL_AT),
             outgrown: lane.counter(lane_layout::OUTGROWN_AT),
@@ -196,6 +199,19 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
         });
     }
     Ok(all)
+}
+
+/// What a look at a lane tells. A busy publisher may take the segment back between two looks; then the next one is at
+/// another segment.
+fn look<R>(core: &Core, lane: usize, at: impl Fn() -> Result<Option<R>, Corrupt>) -> Result<R> {
+    for _ in 0..LOOKS_MAX {
+        match at() {
+            Ok(Some(told)) => return Ok(told),
+            Ok(None) => {}
+            Err(Corrupt) => break,
+        }
+    }
+    Err(core.damaged_lane(lane))
 }
 
 fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<SubscriberInfo>> {
@@ -228,7 +244,8 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
             state,
             received,
             missed,
-            lag_bytes: (active && core.shape.reliable).then(|| publishers.iter().map(behind).sum()),
+            lag_bytes: (active && core.shape.reliable)
+                .then(|| publishers.iter().map(behind).fold(0, u64::saturating_add)),
             lag_messages: order
                 .as_ref()
                 .filter(|_| active)
@@ -244,13 +261,18 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
 pub(crate) fn repair(core: &Core, report: &mut RepairReport) -> Result<()> {
     report.subscribers += core.reap_the_dead();
     report.temporaries += core.folder.sweep_temporaries();
-    let mut lanes = 0;
+    let (mut lanes, mut failed) = (0, None);
     for lane in 0..core.shape.publishers_max as usize {
-        lanes += usize::from(lease::repair(core, lane)?);
+        match lease::repair(core, lane) {
+            Ok(repaired) => lanes += usize::from(repaired),
+            // A damaged lane is no reason not to repair the others.
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
     report.lanes += lanes;
     if lanes > 0 {
         core.wake_all();
     }
-    core.check_loss()
+    core.check_loss()?;
+    failed.map_or(Ok(()), Err)
 }

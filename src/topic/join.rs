@@ -87,10 +87,11 @@ fn gate(core: &Core, slot: usize, lane: usize) -> Result<Option<Reader>> {
         if let Some(mapped) = core.lane(lane)? {
             if core.shape.reliable {
                 let store = |floor| core.slots.set_gate(slot, lane, mapped.position(floor, 0));
-                Slots::establish(store, || mapped.floor());
+                // A damaged floor is noticed by the look for the oldest message.
+                Slots::establish(store, || mapped.floor().unwrap_or(0));
             }
             let mut reader = Reader::new(mapped, slot);
-            reader.seek_oldest().map_err(|_| damaged(core, lane))?;
+            reader.seek_oldest().map_err(|_| core.damaged_lane(lane))?;
             return Ok(Some(reader));
         }
         // A lane that is not born yet is gated from its birth on.
@@ -99,11 +100,6 @@ fn gate(core: &Core, slot: usize, lane: usize) -> Result<Option<Reader>> {
             return Ok(None);
         }
     }
-}
-
-fn damaged(core: &Core, lane: usize) -> Error {
-    let what = format!("{}/{}", core.folder, super::core::lane_file(lane));
-    Error::corrupt(what, "a table entry or header word", "not one", "a publisher's")
 }
 
 /// Begins in every lane by itself.
@@ -115,7 +111,7 @@ fn begin_in_lanes(core: &Core, lanes: &mut [Cursor], start: Start) -> Result<()>
     for cursor in lanes {
         let reader = &mut cursor.reader;
         let lane = reader.lane().index();
-        begin_in_lane(core, reader, start)?.map_err(|_| damaged(core, lane))?;
+        begin_in_lane(core, reader, start)?.map_err(|_| core.damaged_lane(lane))?;
         if core.shape.reliable {
             core.slots.set_gate(cursor.hold.slot(), lane, cursor.reader.position());
         }
@@ -155,8 +151,8 @@ fn out_of_range(core: &Core, reader: &Reader, start: Start) -> Error {
         _ => 0,
     };
     let lane = reader.lane();
-    let oldest = lane.look_at_floor().unwrap_or(0);
-    let next = lane.look_at_tail().map_or(oldest, |(sequence, _)| sequence);
+    let oldest = lane.look_at_floor().ok().flatten().unwrap_or(0);
+    let next = lane.look_at_tail().ok().flatten().map_or(oldest, |(sequence, _)| sequence);
     no_such_sequence(&core.name, &format!(" lane {}", lane.index()), wanted, oldest, next)
 }
 
@@ -232,14 +228,14 @@ fn tail_of(order: &Order) -> Option<u64> {
     }
 }
 
-/// The first place from which on every frame is still in its lane. `None` if no publisher wrote this floor.
+/// The first place from which on every frame is still in its lane. `None` if no publisher wrote this log.
 fn oldest_of(core: &Core, order: &Order, lanes: &[Cursor], tail: u64) -> Option<u64> {
     let floor_of = |lane: usize| {
         let cursor = lanes.iter().find(|cursor| cursor.reader.lane().index() == lane);
-        cursor.map_or(0, |cursor| {
-            let lane = cursor.reader.lane();
-            lane.position(lane.floor(), 0)
-        })
+        // A lane that was born since has not lost anything.
+        let Some(cursor) = cursor else { return Some(0) };
+        let lane = cursor.reader.lane();
+        Some(lane.position(lane.floor().ok()?, 0))
     };
     let mut floors: Vec<Option<u64>> = vec![None; crate::limits::PUBLISHERS_MAX as usize];
     let floor = order.floor();
@@ -249,14 +245,20 @@ fn oldest_of(core: &Core, order: &Order, lanes: &[Cursor], tail: u64) -> Option<
     }
     let mut oldest = floor;
     for at in floor..tail {
-        let retained = match order.read(at) {
-            Found::Place(place) => match floors.get_mut(place.lane) {
-                Some(floor) => place.position >= *floor.get_or_insert_with(|| floor_of(place.lane)),
-                None => false,
-            },
-            _ => false,
+        let place = match order.read(at) {
+            Found::Place(place) => place,
+            Found::Lapped => {
+                oldest = at + 1;
+                continue;
+            }
+            // The tail passes no place that is not taken.
+            Found::Empty | Found::Corrupt => return None,
         };
-        if !retained {
+        let floor = floors.get_mut(place.lane)?;
+        if floor.is_none() {
+            *floor = Some(floor_of(place.lane)?);
+        }
+        if floor.is_some_and(|floor| place.position < floor) {
             oldest = at + 1;
         }
     }

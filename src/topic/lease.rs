@@ -13,9 +13,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control;
-use crate::layout::order::Place;
+use crate::layout::order::{Place, POSITION_END};
 use crate::layout::owner::{Owner, State};
-use crate::ring::lane::Lane;
+use crate::ring::lane::{Corrupt, Lane};
 use crate::ring::order::Order;
 use crate::ring::writer::Writer;
 use crate::shm::map::Access;
@@ -115,20 +115,37 @@ fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
     } else {
         create(core, lane)?;
     }
-    let damaged = |_| {
-        let what = format!("{}/{}", core.folder, lane_file(lane));
-        Error::corrupt(what, "a table entry or header word", "not one", "a publisher's")
-    };
+    let damaged = |_| core.damaged_lane(lane);
     let writer = Writer::recover(core.map_lane(lane, Access::Write)?).map_err(damaged)?;
     let order = core.map_order(Access::Write)?;
     if let Some(order) = &order {
-        order.settle();
-        let append = |position| {
-            order.append(Place { lane, position });
-        };
-        writer.positions_from(order.ordered(lane), append).map_err(damaged)?;
+        append_the_rest(order, &writer, lane).map_err(|_| {
+            let what = format!("{}/order", core.folder);
+            Error::corrupt(what, "what it says of a lane", "not so", "what lies in the lane")
+        })?;
     }
     Ok(Lease { writer, order, owner, lane })
+}
+
+/// Appends to the order log what the last holder committed in its lane and not there: one message at most, because it
+/// appended each before it built the next one.
+fn append_the_rest(order: &Order, writer: &Writer, lane: usize) -> Result<(), Corrupt> {
+    order.check()?;
+    order.settle();
+    let covered = order.ordered(lane);
+    if covered > writer.position() || writer.position() >= POSITION_END {
+        return Err(Corrupt);
+    }
+    let mut rest = Vec::new();
+    writer.positions_from(covered, |position| rest.push(position))?;
+    match rest[..] {
+        [] => Ok(()),
+        // A counter that fell back would have a message delivered twice.
+        [position] if order.newest_of(lane).is_none_or(|newest| newest < position) => {
+            order.append(Place { lane, position }).map(drop).ok_or(Corrupt)
+        }
+        _ => Err(Corrupt),
+    }
 }
 
 fn create(core: &Core, lane: usize) -> Result<()> {

@@ -9,6 +9,10 @@ use crate::topic::payload::Payload;
 use crate::topic::subscriber::{Cursor, Subscriber};
 use crate::topic::view::Hold;
 
+/// Looks in vain, after which a subscriber asks whether a word is gone that should be there. Publishers write what it
+/// looks at then, so it does not look often.
+const LOOKS_PER_CHECK: u32 = 256;
+
 impl<T: Payload> Subscriber<T> {
     /// Turns to the next lane that has a message. True if `turn` stands at one.
     pub(super) fn seek_in_lanes(&mut self) -> Result<bool, RecvError> {
@@ -83,19 +87,19 @@ impl<T: Payload> Subscriber<T> {
     pub(super) fn seek_in_order(&mut self) -> Result<bool, RecvError> {
         loop {
             let Some((order, index)) = &self.order else { return Ok(false) };
-            let here = index.get();
-            let place = match order.read(here) {
+            let at = index.get();
+            let place = match order.read(at) {
                 Placed::Empty => return Ok(false),
                 Placed::Corrupt => return Err(RecvError::Corrupt),
                 Placed::Place(place) => place,
                 Placed::Lapped => {
                     let floor = order.floor();
                     // The floor is raised first, and stays below the tail.
-                    if floor <= here || floor > order.tail().min(TAIL_MAX) {
+                    if floor <= at || floor > order.tail().min(TAIL_MAX) {
                         return Err(RecvError::Corrupt);
                     }
                     index.set(floor);
-                    self.unreported += floor - here;
+                    self.unreported += floor - at;
                     continue;
                 }
             };
@@ -110,19 +114,41 @@ impl<T: Payload> Subscriber<T> {
                 });
             };
             let reader = &mut self.lanes[lane].reader;
-            let inside = reader.pinned().is_some() && reader.position() == place.position;
-            if inside || reader.seek_position(place.position).map_err(|_| RecvError::Corrupt)? {
+            let inside = reader.pinned().is_some();
+            if inside && place.position < reader.position() {
+                // The log holds the messages of a lane in their order.
+                return Err(RecvError::Corrupt);
+            }
+            if inside && self.core.shape.reliable && !reader.is_next(place.position) {
+                self.overtaken(0)?;
+            }
+            let reader = &mut self.lanes[lane].reader;
+            let here = inside && reader.position() == place.position;
+            if here || reader.seek_position(place.position).map_err(|_| RecvError::Corrupt)? {
                 return self.arrived(lane);
             }
             // Its segment was taken back: one message missed.
             if let Some((_, index)) = &self.order {
-                index.set(here + 1);
+                index.set(at + 1);
             }
             self.unreported += 1;
             if self.core.shape.reliable && self.is_active() {
                 return Err(RecvError::Corrupt);
             }
         }
+    }
+
+    /// From time to time while there is nothing to read, or `now`: whether that can be.
+    pub(super) fn check_wait(&mut self, now: bool) -> Result<(), RecvError> {
+        self.vain = self.vain.wrapping_add(1);
+        if !now && !self.vain.is_multiple_of(LOOKS_PER_CHECK) {
+            return Ok(());
+        }
+        let sound = match &self.order {
+            Some((order, index)) => order.check_wait(index.get()),
+            None => self.lanes.iter().try_for_each(|cursor| cursor.reader.check_wait()),
+        };
+        sound.map_err(|Corrupt| RecvError::Corrupt)
     }
 
     /// The reader of `lane` stands at the next place of the order log.
@@ -192,7 +218,7 @@ impl<T: Payload> Subscriber<T> {
             let due = self.index_of[lane].map_or(0, |index| self.lanes[index].reader.sequence());
             let lane = self.core.lane(lane).ok().flatten()?;
             // A busy publisher may roll between two looks; then the next one is at its new segment.
-            let (sequence, _) = (0..100).find_map(|_| lane.look_at_tail())?;
+            let (sequence, _) = (0..100).find_map(|_| lane.look_at_tail().ok().flatten())?;
             Some(sequence.saturating_sub(due))
         };
         (0..self.index_of.len()).filter_map(behind).sum()

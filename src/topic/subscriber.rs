@@ -104,6 +104,8 @@ pub struct Subscriber<T: Payload> {
     pub(super) evicted: Option<u64>,
     /// Whether a reader lost its place in a lane that is damaged.
     pub(super) damaged: bool,
+    /// Looks that found nothing.
+    pub(super) vain: u32,
     pace: Pace,
     /// Looks beyond the segments that this subscriber stands in.
     looks: u32,
@@ -141,6 +143,7 @@ impl<T: Payload> Subscriber<T> {
             unreported: 0,
             evicted: None,
             damaged: false,
+            vain: 0,
             watch: None,
             looks: 0,
             pace: Pace::new(u64::from(core.shape.segments) * core.shape.segment_bytes),
@@ -395,6 +398,7 @@ impl<T: Payload> Subscriber<T> {
             let missed = std::mem::take(&mut self.unreported);
             self.overtaken(missed)?;
         }
+        self.check_wait(closed)?;
         if closed {
             return Err(RecvError::Closed);
         }

@@ -12,6 +12,7 @@ mod death;
 mod eviction;
 mod fixture;
 mod fork;
+mod hostile;
 mod join;
 mod large;
 mod memory;

@@ -41,6 +41,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::birth::ROLES,
         super::death::ROLES,
         super::fork::ROLES,
+        super::hostile::ROLES,
         super::join::ROLES,
         super::large::ROLES,
         super::memory::ROLES,
