@@ -201,10 +201,40 @@ fn a_segment_is_not_taken_because_the_pages_of_its_pins_are_gone() {
     let mut publisher = topic.publisher().expect("a free lane");
     publisher.publish(&[1; 1000]).expect("room");
     let view = subscriber.try_recv().expect("sound").expect("it was published").pin();
+    // Until the segment of the view is the next one that could be taken.
+    while publisher.writer.payload_at() < 4096 + 2 * 4096 || publisher.writer.has_room(1000) {
+        publisher.try_publish(&[1; 1000]).expect("two segments are free");
+        while subscriber.try_recv().expect("sound").is_some() {}
+    }
     let pins_at = topic.core.shape.pins_at() as u64;
     assert!(pins_at.next_multiple_of(4096) < topic.core.control.len() as u64);
     cut(&topic, "control", pins_at / 4096 * 4096);
     let refused = (0..20).find_map(|_| publisher.try_publish(&[2; 1000]).err());
     assert_eq!(refused, Some(PublishError::Corrupt));
     assert!(view.as_bytes().iter().all(|byte| *byte == 1), "the view was overwritten");
+}
+
+#[test]
+fn whoever_only_waits_learns_that_a_file_was_cut_within_a_page() {
+    for (file, ordered) in
+        [("lane-0", false), ("control", false), ("lane-0", true), ("order", true)]
+    {
+        for looks in [false, true] {
+            let topic = topic(|topic| if ordered { topic.ordered() } else { topic });
+            let mut subscriber = topic.subscriber(Start::Oldest).expect("a free slot");
+            let mut publisher = topic.publisher().expect("a free lane");
+            publisher.publish(&[1; 1000]).expect("room");
+            assert!(subscriber.try_recv().expect("sound").is_some());
+            let len = topic.core.folder.open_file(file, Access::Read).expect("it exists");
+            let len = len.metadata().expect("a file").len();
+            // All that the subscriber looks at stays.
+            cut(&topic, file, len - 5000);
+            let mut recv = || match looks {
+                true => subscriber.try_recv().map(drop),
+                false => subscriber.recv(crate::Wait::For(Duration::from_secs(1))).map(drop),
+            };
+            let told = (0..2000).find_map(|_| recv().err());
+            assert_eq!(told, Some(RecvError::Corrupt), "{file} {ordered} {looks}");
+        }
+    }
 }
