@@ -273,6 +273,42 @@ fn the_page_on_crashes_names_every_place_to_die() {
     assert!(missing.is_empty(), "in the sources or on the page only: {missing:?}");
 }
 
+/// A number that changes with the code, and not with the comments and the white space, of the layout.
+fn layout_sum() -> String {
+    let mut all = sources(&[
+        "src/layout",
+        "src/ring/slots.rs",
+        "src/ring/pins.rs",
+        "src/shm/node.rs",
+        "src/bus.rs",
+    ]);
+    all.retain(|source| !source.is_tests());
+    // Of the files that do more than that, what says where something lies.
+    let says_where = |line: &&Line| {
+        line.code.trim_start().starts_with("const ") || line.code.contains("pub const ")
+    };
+    let mut sum = crc32fast::Hasher::new();
+    for source in &all {
+        let layout = source.path.starts_with("src/layout/");
+        for line in source.lines.iter().filter(|line| layout || says_where(line)) {
+            line.code.split_whitespace().for_each(|word| sum.update(word.as_bytes()));
+        }
+    }
+    format!("{:08x}", sum.finalize())
+}
+
+#[test]
+fn the_page_on_bytes_was_held_against_the_layout() {
+    let page =
+        std::fs::read_to_string(root().join("docs/format.md")).expect("there is docs/format.md");
+    let sum = layout_sum();
+    assert!(
+        page.contains(&format!("<!-- layout {sum} -->")),
+        "the layout changed: hold docs/format.md against it, raise its version if processes of before would \
+         misread it, and put <!-- layout {sum} --> into the page"
+    );
+}
+
 #[test]
 fn the_changelog_speaks_of_this_version() {
     let changelog = std::fs::read_to_string(root().join("CHANGELOG.md"));
