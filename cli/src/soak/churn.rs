@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
-use windlass::{ErrorKind, PublishError, Publisher, Raw, RecvError, Start, Subscriber};
+use windlass::{ErrorKind, PublishError, Publisher, Raw, RecvError, Start, Subscriber, Wait};
 
 use super::board::{Phase, Word};
 use super::child::Child;
@@ -23,6 +23,8 @@ const MESSAGES: u64 = 60;
 /// A stopped subscriber of the same topic may block for longer; then the topic is left.
 const PATIENCE: Duration = Duration::from_millis(20);
 const REST: Duration = Duration::from_millis(8);
+/// The end of a closed topic is there at once.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// Creates and removes until the run is over.
 pub fn run(child: &Child) -> Result<()> {
@@ -61,12 +63,12 @@ fn round(child: &Child, name: &str, life: u16) -> Result<()> {
     let publisher = topic.publisher()?;
     let subscriber = topic.subscriber(Start::Latest)?;
     let author = Author::new(child.seat as u16, child.generation, life);
-    converse(child, author, publisher, subscriber)?;
+    let mut subscriber = converse(child, author, publisher, subscriber)?;
     match child.below(6) {
         0 => {
-            // Nobody publishes in it any more; the next one that meets it removes it.
+            // The next one that meets it removes it.
             topic.close();
-            Ok(())
+            read_to_end(child, &mut subscriber)
         }
         1 | 2 => remove(child, name),
         _ => Ok(()),
@@ -79,7 +81,7 @@ fn converse(
     author: Author,
     mut publisher: Publisher<Raw>,
     mut subscriber: Subscriber<Raw>,
-) -> Result<()> {
+) -> Result<Subscriber<Raw>> {
     let (lane, mut due) = (publisher.lane(), 0);
     for number in 0..MESSAGES {
         let record = Record {
@@ -105,7 +107,18 @@ fn converse(
             break;
         }
     }
-    Ok(())
+    Ok(subscriber)
+}
+
+/// Nobody publishes any more, but for one message of those who had begun: the end comes.
+fn read_to_end(child: &Child, subscriber: &mut Subscriber<Raw>) -> Result<()> {
+    loop {
+        match subscriber.recv(Wait::For(END_MAX)) {
+            Ok(Some(_)) => child.add(Word::Received, 1),
+            Ok(None) => return Ok(()),
+            Err(error) => bail!("a closed topic has no end: {error}"),
+        }
+    }
 }
 
 /// Receives what is there; counts in `due` what is of this process.

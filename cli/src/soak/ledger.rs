@@ -15,10 +15,10 @@ use windlass::RecvError;
 
 use super::record::{Author, Record};
 
-/// Where a newcomer that asked for the latest may begin in a lane.
+/// Where a newcomer may begin in a lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// What was committed before it asked is not for it.
+    /// For one that asked for the latest: what was committed before it asked is not for it.
     pub least: u64,
     /// What was not even tried when it had its place is.
     pub most: u64,
@@ -29,7 +29,7 @@ pub struct Bounds {
 pub enum Begins {
     /// It was there before the first message.
     AtBirth,
-    /// It joined later, with the messages published from then on.
+    /// It joined later, in each lane within its bounds.
     Later,
     /// It joined later, somewhere.
     Somewhere,
@@ -104,6 +104,11 @@ impl Ledger {
     /// On an ordered topic: the first message must be this one.
     pub fn expect_place(&mut self, sequence: u64) {
         self.place = Some(sequence);
+    }
+
+    /// Whether it is known of every lane where this subscriber began, as far as anything can be.
+    pub fn knows_all_lanes(&self) -> bool {
+        self.begins != Begins::Somewhere || self.lanes.iter().all(|lane| lane.begun)
     }
 
     /// Where this subscriber stands, summed over the lanes: at least and at most. A lane that

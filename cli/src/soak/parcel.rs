@@ -10,6 +10,9 @@ use super::record::Record;
 /// What Cap'n Proto adds to the bytes that it carries, at most.
 const TYPED_BYTES: usize = 128;
 
+/// As long as it takes: nobody is stopped for as long.
+const FOREVER: Duration = Duration::from_secs(3_600);
+
 /// A message to be sent.
 pub struct Draft {
     pub record: Record,
@@ -53,6 +56,19 @@ pub trait Parcel: Payload + Sized {
         patience: Duration,
     ) -> Result<Receipt, PublishError>;
 
+    /// Publishes several messages, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// As for `send`, with the number published before.
+    fn send_all(
+        publisher: &mut Publisher<Self>,
+        drafts: &[Draft],
+    ) -> Result<u64, (u64, PublishError)>;
+
+    /// Copies a message out of the mapping, with all checks, and compares the copy.
+    fn copy(message: &Message<'_, Self>) -> Result<(), String>;
+
     /// The record in a message.
     fn open<'a>(message: &'a Message<'_, Self>) -> Result<&'a [u8], String>;
 
@@ -85,6 +101,22 @@ impl Parcel for Raw {
         let mut loan = publisher.loan_timeout(space, patience)?;
         draft.write(&mut loan[..len]);
         loan.publish_len(len)
+    }
+
+    fn send_all(
+        publisher: &mut Publisher<Self>,
+        drafts: &[Draft],
+    ) -> Result<u64, (u64, PublishError)> {
+        publisher.publish_batch(drafts.iter().map(|draft| {
+            let mut bytes = vec![0; draft.len];
+            draft.write(&mut bytes);
+            bytes
+        }))
+    }
+
+    fn copy(message: &Message<'_, Self>) -> Result<(), String> {
+        let bytes = message.pin().into_bytes();
+        same(message.bytes(), &bytes)
     }
 
     fn open<'a>(message: &'a Message<'_, Self>) -> Result<&'a [u8], String> {
@@ -120,12 +152,35 @@ impl Parcel for sample::Owned {
         loan.publish()
     }
 
+    fn send_all(
+        publisher: &mut Publisher<Self>,
+        drafts: &[Draft],
+    ) -> Result<u64, (u64, PublishError)> {
+        for (sent, draft) in (0..).zip(drafts) {
+            Self::send(publisher, draft, FOREVER).map_err(|error| (sent, error))?;
+        }
+        Ok(drafts.len() as u64)
+    }
+
+    fn copy(message: &Message<'_, Self>) -> Result<(), String> {
+        let copy = message.to_owned_message().map_err(unreadable)?;
+        let copy = copy.get_root_as_reader().map_err(unreadable)?;
+        same(Self::open(message)?, record_of(copy)?)
+    }
+
     fn open<'a>(message: &'a Message<'_, Self>) -> Result<&'a [u8], String> {
         record_of(message.get().map_err(unreadable)?)
     }
 
     fn open_view(view: &View<Self>) -> Result<&[u8], String> {
         record_of(view.get().map_err(unreadable)?)
+    }
+}
+
+fn same(bytes: &[u8], copy: &[u8]) -> Result<(), String> {
+    match bytes == copy {
+        true => Ok(()),
+        false => Err("a copy is not the same as the message".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use windlass::{Bus, ErrorKind, PublishError, Publisher, Topic};
 
 use super::board::{Phase, Word};
@@ -18,6 +18,8 @@ use super::sabotage::Sabotage;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// A publisher leaves after about so many bursts and joins again.
 const BURSTS_OF_A_LIFE: u64 = 2_000;
+/// One burst in so many is published by one call.
+const BATCH_EVERY: u64 = 8;
 /// Small messages have up to so many bytes.
 const SMALL_BYTES: u64 = 200;
 /// Its number of the message that is spoiled in a test of the test.
@@ -37,8 +39,10 @@ pub fn run<P: Parcel>(child: &Child) -> Result<()> {
         };
         let mut due = Instant::now();
         while bursts > 0 && child.phase() == Phase::Run {
-            for _ in 0..child.cell().options.burst {
-                desk.send(child)?;
+            let burst = child.cell().options.burst;
+            match child.below(BATCH_EVERY) {
+                0 => desk.send_all(child, burst)?,
+                _ => (0..burst).try_for_each(|_| desk.send(child))?,
             }
             bursts -= 1;
             due = (due + tick).max(Instant::now());
@@ -112,23 +116,7 @@ impl<P: Parcel> Desk<P> {
             self.number -= 1;
         }
         let sequence = self.publisher.sequence();
-        let draft = Draft {
-            record: Record {
-                cell: self.cell_index as u32,
-                lane: self.lane as u32,
-                lane_sequence: sequence,
-                author: self.author,
-                number: self.number,
-            },
-            len: self.len(child),
-            how: match child.below(8) {
-                0 => How::Trim,
-                1 => How::Again,
-                2..5 => How::Loan,
-                _ => How::Copy,
-            },
-            torn: spoiled && child.spoils(Sabotage::Checksum),
-        };
+        let draft = self.draft(child, 0, spoiled);
         let (board, cell, lane) = (&child.board, self.cell_index, self.lane);
         board.try_up_to(cell, lane, sequence + 1);
         let receipt = loop {
@@ -155,6 +143,47 @@ impl<P: Parcel> Desk<P> {
         child.add(Word::Bytes, draft.len as u64);
         child.beat();
         Ok(())
+    }
+
+    /// Publishes several messages by one call, however long it takes.
+    fn send_all(&mut self, child: &Child, count: u32) -> Result<()> {
+        let (board, cell, lane) = (&child.board, self.cell_index, self.lane);
+        let sequence = self.publisher.sequence();
+        let drafts: Vec<_> =
+            (0..u64::from(count)).map(|ahead| self.draft(child, ahead, false)).collect();
+        board.try_up_to(cell, lane, sequence + u64::from(count));
+        let sent = P::send_all(&mut self.publisher, &drafts)
+            .map_err(|(sent, error)| anyhow!("cannot publish after {sent} of {count}: {error}"))?;
+        let next = self.publisher.sequence();
+        ensure!(
+            sent == u64::from(count) && next == sequence + sent,
+            "{sent} of {count} messages were published from {sequence}, and {next} is next"
+        );
+        board.commit_up_to(cell, lane, next);
+        self.number += sent;
+        child.add(Word::Sent, sent);
+        child.add(Word::Bytes, drafts.iter().map(|draft| draft.len as u64).sum());
+        child.beat();
+        Ok(())
+    }
+
+    /// The message after so many more.
+    fn draft(&self, child: &Child, ahead: u64, torn: bool) -> Draft {
+        let record = Record {
+            cell: self.cell_index as u32,
+            lane: self.lane as u32,
+            lane_sequence: self.publisher.sequence() + ahead,
+            author: self.author,
+            number: self.number + ahead,
+        };
+        let how = match child.below(8) {
+            0 => How::Trim,
+            1 => How::Again,
+            2..5 => How::Loan,
+            _ => How::Copy,
+        };
+        let torn = torn && child.spoils(Sabotage::Checksum);
+        Draft { record, len: self.len(child), how, torn }
     }
 
     /// The bytes of the next message: mostly few, now and then up to all that a segment takes.
@@ -200,7 +229,7 @@ pub fn last<P: Parcel>(bus: &Bus, board: &super::board::Board, cell: usize) -> R
         let draft = Draft { record, len: HEAD_BYTES, how: How::Copy, torn: false };
         board.try_up_to(cell, lane, sequence + 1);
         P::send(&mut publisher, &draft, Duration::from_secs(10))
-            .map_err(|error| anyhow::anyhow!("{error}"))
+            .map_err(|error| anyhow!("{error}"))
             .with_context(|| format!("cannot publish the last message of lane {lane}"))?;
         board.commit_up_to(cell, lane, sequence + 1);
     }

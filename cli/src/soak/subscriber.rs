@@ -26,11 +26,13 @@ const SLOW_MESSAGES: u64 = 100;
 /// … and then rests for so long, while more arrive than its lanes keep.
 const SLOW_REST: Duration = Duration::from_millis(60);
 /// A stuck subscriber takes up to this many messages …
-const STUCK_MESSAGES: u64 = 4_000;
-/// … and then gets stuck for up to so long.
-const STUCK_MS: u64 = 500;
+const STUCK_MESSAGES: u64 = 3_000;
+/// … and then gets stuck for so long, and up to twice as long.
+const STUCK_MS: u64 = 300;
 /// Messages taken at a time.
 const BATCH: usize = 48;
+/// One message in so many is copied out of the mapping.
+const COPY_EVERY: u64 = 64;
 /// Views held at a time. Few: what is pinned is taken from the publishers.
 const VIEWS_MAX: usize = 2;
 /// One message in so many is held for a while.
@@ -141,7 +143,7 @@ impl<'a, P: Parcel> Books<'a, P> {
             delivered: 0,
             last: None,
         };
-        Self { child, subscriber, pages, stuck_at: STUCK_MESSAGES, quiet: false, evicted: false }
+        Self { child, subscriber, pages, stuck_at: SPOILED, quiet: false, evicted: false }
     }
 
     /// Receives a little, in this way.
@@ -181,7 +183,7 @@ impl<'a, P: Parcel> Books<'a, P> {
             Way::Stuck => {
                 if self.pages.ledger.received() >= self.stuck_at {
                     self.stuck_at += self.child.below(STUCK_MESSAGES);
-                    thread::sleep(Duration::from_millis(self.child.below(STUCK_MS)));
+                    thread::sleep(Duration::from_millis(STUCK_MS + self.child.below(STUCK_MS)));
                 }
                 self.receive(Wait::For(IDLE))
             }
@@ -348,6 +350,25 @@ impl<'a, P: Parcel> Books<'a, P> {
         self.pages.ledger.expect_place(sequence);
     }
 
+    /// What the handle says of how far it is behind must lie between what is known.
+    pub fn check_lag(&self) {
+        let child = self.child;
+        // What it missed and was not told of is neither behind it nor in its books.
+        if child.cell().options.lossy || self.evicted || !self.pages.ledger.knows_all_lanes() {
+            return;
+        }
+        let committed: u64 = child.committed().iter().sum();
+        let lag = self.subscriber.lag();
+        let tried: u64 = child.tried().iter().sum();
+        let (least, most) = self.pages.ledger.position();
+        if most + lag < committed || least + lag > tried {
+            child.fault(format!(
+                "a subscriber at {least} to {most} is said to be {lag} behind; between {committed} \
+                 and {tried} were published"
+            ));
+        }
+    }
+
     /// The sequence of the last message.
     pub fn last_sequence(&self) -> Option<u64> {
         self.pages.last
@@ -388,6 +409,9 @@ impl<P: Parcel> Pages<'_, P> {
             if let Some((block, fold)) = self.folding.fold(sequence, lane, shown) {
                 child.say(&format!("fold {block} {fold}"));
             }
+        }
+        if self.delivered.is_multiple_of(COPY_EVERY) {
+            child.check(P::copy(message));
         }
         if self.holds && self.delivered.is_multiple_of(VIEW_EVERY) {
             self.hold(message.pin(), check);

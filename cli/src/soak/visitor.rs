@@ -60,12 +60,17 @@ fn join<'a, P: Parcel>(
         }
         Err(error) => bail!("cannot join at {start:?}: {error}"),
     };
-    let bound = |(least, most)| Bounds { least, most };
-    let bounds = committed.into_iter().zip(child.tried()).map(bound).collect();
     let begins = match start {
-        Start::Latest => Begins::Later,
-        _ => Begins::Somewhere,
+        Start::Sequence(_) => Begins::Somewhere,
+        _ => Begins::Later,
     };
+    let least = |committed: u64| match start {
+        Start::Latest => committed,
+        Start::Last(count) => committed.saturating_sub(count),
+        _ => 0,
+    };
+    let bound = |(committed, most)| Bounds { least: least(committed), most };
+    let bounds = committed.into_iter().zip(child.tried()).map(bound).collect();
     let mut books = Books::new(child, subscriber, begins, bounds);
     let options = &child.cell().options;
     if let (Start::Sequence(wanted), true, false) = (start, options.ordered, options.lossy) {
@@ -84,5 +89,6 @@ fn stay<P: Parcel>(child: &Child, books: &mut Books<'_, P>) -> Result<Option<u64
             break;
         }
     }
+    books.check_lag();
     Ok(books.last_sequence())
 }
