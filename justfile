@@ -7,6 +7,10 @@ default:
 demo *arguments:
     cargo run --release -- demo {{arguments}}
 
+# Everything at once, killed and stopped for a while
+soak *arguments:
+    cargo run --release -- soak {{arguments}}
+
 # Unit, integration and documentation tests
 test:
     cargo test --workspace
