@@ -39,8 +39,6 @@ pub struct Member {
     pub mortal: bool,
     /// Counts the processes of this seat.
     pub generation: u32,
-    /// When it began, or went on after a stop.
-    pub since: Instant,
     /// When it goes on, if it is stopped.
     pub stopped_until: Option<Instant>,
     process: Option<Child>,
@@ -101,7 +99,6 @@ impl Crew {
             job: each.job,
             mortal: each.mortal,
             generation: 0,
-            since: Instant::now(),
             stopped_until: None,
             process: None,
         };
@@ -152,7 +149,6 @@ impl Crew {
             .spawn(move || listen(seat, generation, reports, &sender))
             .context("cannot start a thread that listens to a child")?;
         member.process = Some(process);
-        member.since = Instant::now();
         Ok(())
     }
 

@@ -57,6 +57,8 @@ pub struct Outcome {
     pub recovery: Vec<RecoveryTime>,
     /// Times that were not measured, because somebody was stopped or killed meanwhile.
     pub recovery_dropped: u64,
+    /// Times that the machine did not run the supervisor for more than a second.
+    pub machine_stood_still: u64,
     /// What every cell did.
     pub cells: Vec<CellOutcome>,
     /// Memory of the supervisor at the beginning and at the end, in KiB.
@@ -153,6 +155,7 @@ pub fn of(
         views_compared: totals.iter().map(|total| total.tally.views).sum(),
         recovery,
         recovery_dropped: run.recovery.dropped,
+        machine_stood_still: run.recovery.away,
         cells,
         supervisor_kib: [kib.0, kib.1],
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 
 use super::board::Word;
-use super::cells::{Job, CELLS};
+use super::cells::{self, Job, CELLS};
 use super::crew::{Crew, Member};
 use crate::clock;
 
@@ -20,6 +20,11 @@ use crate::clock;
 /// library promises is milliseconds; this is what a machine with far more processes than cores may
 /// add.
 pub const STANDSTILL_MAX: Duration = Duration::from_secs(10);
+/// A supervisor that did not run for so long stood still itself, and with it the machine: nothing
+/// that was being measured then says anything about the bus.
+const AWAY: Duration = Duration::from_secs(1);
+/// What a look adds to the clock of the supervisor at most.
+const LOOK_MAX: Duration = Duration::from_millis(50);
 /// A time above a minute counts as a minute.
 const NS_MAX: u64 = 60_000_000_000;
 /// Three digits of a time.
@@ -41,15 +46,46 @@ pub struct Recovery {
     pub times: BTreeMap<&'static str, Histogram<u64>>,
     /// Samples that were dropped.
     pub dropped: u64,
-    /// When anybody in a cell was last stopped or let go on.
-    stopped: Vec<Instant>,
+    /// Times that the machine stood still.
+    pub away: u64,
+    /// The clock of the supervisor: it goes only while the supervisor runs.
+    clock: Duration,
+    last: Instant,
+    /// When anybody in a cell was last stopped or let go on, by that clock.
+    stopped: Vec<Duration>,
+    /// What each seat last noted, and when that was first seen, by that clock.
+    beats: Vec<((u32, u64), Duration)>,
 }
 
 impl Recovery {
     /// No samples.
     pub fn new() -> Self {
-        let stopped = vec![Instant::now(); CELLS.len()];
-        Self { open: Vec::new(), times: BTreeMap::new(), dropped: 0, stopped }
+        Self {
+            open: Vec::new(),
+            times: BTreeMap::new(),
+            dropped: 0,
+            away: 0,
+            clock: Duration::ZERO,
+            last: Instant::now(),
+            stopped: vec![Duration::ZERO; CELLS.len()],
+            beats: vec![((0, 0), Duration::ZERO); cells::seats().count()],
+        }
+    }
+
+    /// From now on the clock goes.
+    pub fn start(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// The supervisor runs: to be called all the time.
+    pub fn tick(&mut self) {
+        let passed = self.last.elapsed();
+        self.last = Instant::now();
+        self.clock += passed.min(LOOK_MAX);
+        if passed > AWAY {
+            self.away += 1;
+            self.forget(|_| true);
+        }
     }
 
     /// The supervisor has seen a death.
@@ -96,7 +132,7 @@ impl Recovery {
 
     /// Somebody in a cell was stopped, or goes on.
     pub fn stopped(&mut self, cell: usize) {
-        self.stopped[cell] = Instant::now();
+        self.stopped[cell] = self.clock;
         self.forget(|sample| sample.cell == cell);
     }
 
@@ -135,15 +171,20 @@ impl Recovery {
     }
 
     /// Whoever stands still although nobody in its cell is stopped.
-    pub fn wedged<'a>(&self, crew: &'a Crew) -> Vec<&'a Member> {
-        let now_ns = clock::now_ns();
-        let stands = |member: &&Member| {
-            let quiet = self.stopped[member.cell].max(member.since).elapsed();
-            let beat_ns = crew.board.get(member.seat, Word::Beat);
-            let still = Duration::from_nanos(now_ns.saturating_sub(beat_ns)).min(quiet);
-            member.lives() && still > STANDSTILL_MAX && !is_stopped(crew, member.cell)
-        };
-        crew.members.iter().filter(stands).collect()
+    pub fn wedged<'a>(&mut self, crew: &'a Crew) -> Vec<&'a Member> {
+        let mut wedged = Vec::new();
+        for member in crew.members.iter().filter(|member| member.lives()) {
+            let noted = (member.generation, crew.board.get(member.seat, Word::Beat));
+            let (seen, since) = &mut self.beats[member.seat];
+            if *seen != noted {
+                (*seen, *since) = (noted, self.clock);
+            }
+            let still = self.clock - self.stopped[member.cell].max(*since);
+            if still > STANDSTILL_MAX && !is_stopped(crew, member.cell) {
+                wedged.push(member);
+            }
+        }
+        wedged
     }
 }
 

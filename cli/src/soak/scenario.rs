@@ -21,8 +21,6 @@ use crate::args::SoakArguments;
 const LOOK: Duration = Duration::from_millis(5);
 /// How often it looks whether somebody stands still.
 const WEDGE_LOOK: Duration = Duration::from_millis(500);
-/// A supervisor that was away for so long was frozen, and so was everybody else.
-const FROZEN: Duration = Duration::from_secs(2);
 /// Children that have not joined after this long never will.
 const JOIN_MAX: Duration = Duration::from_secs(30);
 /// Faults kept in words; the rest are only counted.
@@ -181,13 +179,10 @@ impl Run {
         let seats = self.crew.members.len();
         let mut killer = Killer::new(seed, per_second, mortals.len(), seats);
         let mut wedge_look = Instant::now();
-        let mut last = Instant::now();
+        self.recovery.start();
         while Instant::now() < until && !self.broken && !self.interrupted {
             let now = Instant::now();
-            if now - last > FROZEN {
-                (0..CELLS.len()).for_each(|cell| self.recovery.stopped(cell));
-            }
-            last = now;
+            self.recovery.tick();
             match killer.blow(now) {
                 Some(Blow::Kill { mortal }) => self.kill(mortals[mortal])?,
                 Some(Blow::Stop { seat, time }) => self.stop(seat, time),

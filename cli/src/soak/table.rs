@@ -53,6 +53,7 @@ fn figures(outcome: &Outcome) -> String {
          stopped  {} for 100 ms to 2.5 s, {} of them for more than 1 s\n\
          checked  {} messages, {} of one order by two subscribers each, {} held for a while\n\
          dropped  {dropped} not measured, because somebody was stopped or killed meanwhile\n\
+         machine  stood still {} for more than 1 s\n\
          memory   of the supervisor: {before} at the beginning, {after} at the end",
         outcome.processes,
         outcome.seconds,
@@ -64,6 +65,7 @@ fn figures(outcome: &Outcome) -> String {
         count(outcome.received),
         some(outcome.blocks_compared, "block", "blocks"),
         some(outcome.views_compared, "view", "views"),
+        some(outcome.machine_stood_still, "time", "times"),
     )
 }
 
