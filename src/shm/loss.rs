@@ -15,8 +15,8 @@
 //! # Invariants
 //!
 //! * `L1` — A span is in the table from before anybody can touch its mapping until after nobody can.
-//! * `L2` — Spans change behind a mutex; the handler, which cannot take it, reads none that changes (`span`). The span
-//!   of a mapping that faults does not change meanwhile, by `L1`.
+//! * `L2` — Spans change behind the gate of `sys`, one at a time and never while the process forks; the handler, which
+//!   cannot wait, reads none that changes (`span`). The span of a mapping that faults does not change, by `L1`.
 //! * `L3` — A loss is noted before the pages are replaced. So whoever stored to a replaced page, and asks then, knows.
 //!
 //! # Orderings
@@ -30,10 +30,11 @@
 use crate::error::{Error, Result};
 use crate::shm::map::page_size;
 use crate::shm::span::{Extent, Span};
+use crate::shm::sys;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// Whether a file of a group, such as those of one topic, lost pages while this process had it mapped.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +82,7 @@ impl Chunk {
     }
 
     fn next(&self) -> Option<&'static Chunk> {
-        // CHUNK: pairs with the store in `Watched::new`.
+        // CHUNK: pairs with the store in `grow`.
         let next = self.next.load(Acquire);
         // SAFETY: a chunk that was linked is whole, by CHUNK, and is never freed.
         unsafe { next.as_ref() }
@@ -89,7 +90,6 @@ impl Chunk {
 }
 
 static TABLE: Chunk = Chunk::empty();
-static CHANGE: Mutex<()> = Mutex::new(());
 /// What is done about a `SIGBUS` that is not ours.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 /// Bytes of a page, for the handler.
@@ -111,31 +111,40 @@ pub struct Watched {
 
 impl Watched {
     /// Watches the pages `start..end`, a mapping of this process.
-    pub fn new(start: usize, end: usize, writable: bool, loss: &Loss) -> Self {
-        let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-        install();
-        let free = || chunks().flat_map(|chunk| &chunk.spans).find(|span| span.is_free());
-        let span = free().unwrap_or_else(|| {
-            let last = chunks().last().expect("the table has a first chunk");
-            let grown: &'static Chunk = Box::leak(Box::new(Chunk::empty()));
-            // CHUNK: pairs with the load in `Chunk::next`.
-            last.next.store(std::ptr::from_ref(grown).cast_mut(), Release);
-            &grown.spans[0]
-        });
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be prepared for a fork.
+    pub fn new(start: usize, end: usize, writable: bool, loss: &Loss) -> Result<Self> {
         let note = Arc::as_ptr(&loss.0).expose_provenance();
-        span.set(Some(Extent { start, end, writable, note }));
-        Self { span, _loss: loss.clone() }
+        let extent = Extent { start, end, writable, note };
+        let span = sys::while_nobody_forks(|| {
+            install();
+            let free = chunks().flat_map(|chunk| &chunk.spans).find(|span| span.is_free());
+            let span = free.unwrap_or_else(|| &grow().spans[0]);
+            span.set(Some(extent));
+            span
+        })?;
+        Ok(Self { span, _loss: loss.clone() })
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-        self.span.set(None);
+        sys::while_nobody_forks_again(|| self.span.set(None));
     }
 }
 
-/// Installs the handler, once per process. The caller holds the mutex.
+/// Adds a chunk to the table. The caller keeps others from doing so.
+fn grow() -> &'static Chunk {
+    let last = chunks().last().expect("the table has a first chunk");
+    let grown: &'static Chunk = Box::leak(Box::new(Chunk::empty()));
+    // CHUNK: pairs with the load in `Chunk::next`.
+    last.next.store(std::ptr::from_ref(grown).cast_mut(), Release);
+    grown
+}
+
+/// Installs the handler, once per process. The caller keeps others from doing so.
 fn install() {
     if BEFORE.get().is_some() {
         return;

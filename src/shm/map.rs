@@ -93,7 +93,7 @@ pub fn map(
     guard(&mapped, guard_at).map_err(|error| Error::io(format!("cannot map {what}"), error))?;
     let base = NonNull::new(mapped.as_ptr().cast_mut()).expect("a mapping is never at address 0");
     let start = base.as_ptr() as usize;
-    let watched = Watched::new(start, start + guard_at, access == Access::Write, loss);
+    let watched = Watched::new(start, start + guard_at, access == Access::Write, loss)?;
     let keep = Arc::new(Mapping { _watched: watched, _mapped: mapped });
     // SAFETY: a mapping starts at a page, and its first `len` bytes stay mapped, with the access
     // asked for, until `keep` is dropped, which the region keeps.

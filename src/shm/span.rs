@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //!
-//! * `S1` — One thread at a time changes a span: behind the mutex of `loss`.
+//! * `S1` — One thread at a time changes a span: behind the gate of `sys`.
 //! * `S2` — Between two even versions that are equal no word changed.
 //!
 //! # Orderings

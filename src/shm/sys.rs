@@ -178,6 +178,24 @@ impl Drop for Gate {
     }
 }
 
+/// Runs `change`, which neither forks nor opens a file, while nobody forks and nobody else changes anything by this: a
+/// child never finds it half done, or waits for a thread that it does not have.
+///
+/// # Errors
+///
+/// If the handlers that keep `fork` waiting cannot be installed.
+pub fn while_nobody_forks<R>(change: impl FnOnce() -> R) -> Result<R> {
+    let gate = Gate::shut();
+    install(&gate)?;
+    Ok(change())
+}
+
+/// The same where the handlers are installed already.
+pub fn while_nobody_forks_again<R>(change: impl FnOnce() -> R) -> R {
+    let _gate = Gate::shut();
+    change()
+}
+
 /// A place in the table of guarded files.
 struct Entry(&'static AtomicU32);
 

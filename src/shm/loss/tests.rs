@@ -1,8 +1,10 @@
 //! Tests of `loss.rs`.
 
 use super::*;
-use crate::shm::child::{self, Child};
+use crate::shm::child::{self, until, Child};
 use crate::shm::map::{map, Access};
+use crate::shm::sys::testing::fork_and;
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 
@@ -153,4 +155,36 @@ fn a_handler_that_was_there_before_gets_what_is_not_ours() {
         assert_eq!(process.hear("read"), None);
         assert_eq!(process.wait().code(), Some(status + libc::SIGBUS), "{role}");
     }
+}
+
+#[test]
+fn a_child_maps_and_unmaps_whatever_its_parent_was_doing() {
+    let loss = Loss::default();
+    let file = memory(4096);
+    let inherited = map(&file, "test", Access::Read, 4096, &loss).expect("it is mapped");
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while busy.load(Relaxed) {
+                    drop(map(&file, "test", Access::Read, 4096, &loss).expect("it is mapped"));
+                }
+            });
+        }
+        for _ in 0..300 {
+            let inherited = inherited.clone();
+            let child = fork_and(|| {
+                drop(inherited);
+                let own = map(&file, "test", Access::Read, 4096, &loss).map(drop);
+                i32::from(own.is_err())
+            });
+            let mut ended = WaitStatus::StillAlive;
+            until("the child ends", || {
+                ended = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("it is ours");
+                ended != WaitStatus::StillAlive
+            });
+            assert_eq!(ended, WaitStatus::Exited(child, 0));
+        }
+        busy.store(false, Relaxed);
+    });
 }
