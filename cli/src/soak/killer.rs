@@ -108,9 +108,11 @@ mod tests {
     fn choices(seed: u64) -> (Vec<Blow>, Vec<Blow>) {
         let mut killer = Killer::new(seed, 100.0, 30, 40);
         let later = Instant::now() + Duration::from_secs(3_600);
-        let blows =
-            (0..2_000u32).filter_map(|n| killer.blow(later + Duration::from_secs(n.into())));
-        blows.partition(|blow| matches!(blow, Blow::Kill { .. }))
+        let mut blows = Vec::new();
+        for now in (0..2_000).map(|seconds| later + Duration::from_secs(seconds)) {
+            blows.extend(std::iter::from_fn(|| killer.blow(now)));
+        }
+        blows.into_iter().partition(|blow| matches!(blow, Blow::Kill { .. }))
     }
 
     #[test]
