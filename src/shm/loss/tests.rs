@@ -164,6 +164,7 @@ fn a_child_maps_and_unmaps_whatever_its_parent_was_doing() {
     let inherited = map(&file, "test", Access::Read, 4096, &loss).expect("it is mapped");
     let busy = AtomicBool::new(true);
     std::thread::scope(|scope| {
+        let _calm = until_dropped(&busy);
         for _ in 0..3 {
             scope.spawn(|| {
                 while busy.load(Relaxed) {
@@ -185,6 +186,16 @@ fn a_child_maps_and_unmaps_whatever_its_parent_was_doing() {
             });
             assert_eq!(ended, WaitStatus::Exited(child, 0));
         }
-        busy.store(false, Relaxed);
     });
+}
+
+/// Ends the threads of a test however it ends.
+fn until_dropped(busy: &AtomicBool) -> impl Drop + '_ {
+    struct Calm<'a>(&'a AtomicBool);
+    impl Drop for Calm<'_> {
+        fn drop(&mut self) {
+            self.0.store(false, Relaxed);
+        }
+    }
+    Calm(busy)
 }
