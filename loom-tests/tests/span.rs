@@ -21,13 +21,7 @@ fn read_while_it_changes(set: Set, get: Get) -> Outcomes<Option<Extent>> {
         let span = Arc::new(Span::new());
         set(&span, Some(FIRST));
         let changed = span.clone();
-        let (read, ()) = turn.race(
-            move || get(&span),
-            move || {
-                set(&changed, None);
-                set(&changed, Some(SECOND));
-            },
-        );
+        let (read, ()) = turn.race(move || get(&span), move || set(&changed, Some(SECOND)));
         record.add(read);
     });
     outcomes
