@@ -242,6 +242,12 @@ impl Writer {
 
 #[cfg(not(windlass_loom))]
 impl Writer {
+    /// From now on nothing fits.
+    pub fn seal(&mut self) {
+        self.tail = self.lane.segment_bytes();
+        self.clean = self.tail + WORD;
+    }
+
     /// Looks whether the file of the lane is still as long as it was.
     pub fn probe(&self) {
         self.lane.probe();

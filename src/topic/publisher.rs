@@ -128,7 +128,6 @@ impl<T: Payload> Publisher<T> {
         let ready = self.writer.has_room(len)
             && self.order.is_none()
             && !closed
-            && !self.core.loss.happened()
             && self.fork_epoch == sys::fork_epoch();
         if ready {
             return Ok(());
@@ -276,6 +275,7 @@ impl<T: Payload> Publisher<T> {
         }
         if self.core.loss.happened() {
             // Some of the stores above may have gone where nobody reads. The next call does not get here.
+            self.writer.seal();
             return Err(PublishError::Corrupt);
         }
         Ok(Receipt { lane: self.lane as u32, sequence, position })
