@@ -1,7 +1,7 @@
 //! A bus: a directory of topics, and this process's membership of it.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::header::{Header, Kind, FIELDS};
+use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
 use crate::shm::home::{Folder, Home};
 use crate::shm::loss::Loss;
@@ -129,7 +129,7 @@ impl BusOptions {
 
 /// Bytes of a control file with room for `nodes` nodes: pages.
 fn bytes_of(nodes: usize) -> u64 {
-    (SLOTS_AT + nodes * SLOT_BYTES).next_multiple_of(HEADER_BYTES) as u64
+    (SLOTS_AT + nodes * SLOT_BYTES + END_BYTES).next_multiple_of(HEADER_BYTES) as u64
 }
 
 /// Makes the control file of a new bus.
@@ -222,10 +222,11 @@ impl Bus {
         if len != bytes_of(slots as usize) {
             return Err(Error::corrupt(&what, "its length", len, bytes_of(slots as usize)));
         }
-        let table = NodeTable::new(region, COUNTER_AT, SLOTS_AT, slots as usize)?;
+        let table = NodeTable::new(region.clone(), COUNTER_AT, SLOTS_AT, slots as usize)?;
         let id = table.draw_id()?;
         let lock = NodeLock::acquire(|| folder.open_file(CONTROL, Access::Write), id)?;
         table.join(&lock, std::process::id())?;
+        loss.probe(region.last(), header.identity);
         loss.check(&what)?;
         Ok(Self { member: Arc::new(Member { home, folder, lock, table, loss }) })
     }

@@ -7,7 +7,7 @@
 //! Every member of the topic maps it writable; the data of the lanes is elsewhere.
 
 use crate::error::{Error, Result};
-use crate::layout::header::{Header, Kind, FIELDS};
+use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{self, HEADER_BYTES, LINE};
 use crate::ring::pins::Pins;
 use crate::ring::slots::Slots;
@@ -172,7 +172,9 @@ impl Shape {
 
     /// Bytes of the whole control file: pages.
     pub fn file_bytes(&self) -> u64 {
-        (self.schema_at() as u64 + self.schema_bytes).next_multiple_of(HEADER_BYTES as u64)
+        let schema_bytes = self.schema_bytes.next_multiple_of(8);
+        let bytes = self.schema_at() as u64 + schema_bytes + END_BYTES as u64;
+        bytes.next_multiple_of(HEADER_BYTES as u64)
     }
 
     /// Byte offset of the lease of a lane.
@@ -195,7 +197,7 @@ impl Shape {
         let bytes = super::lane::file_bytes(self.segments as usize, self.segment_bytes as usize);
         let mut fields = [0; FIELDS];
         fields[..3].copy_from_slice(&[lane as u64, self.segments.into(), self.segment_bytes]);
-        Header { kind: Kind::Lane, file_bytes: bytes, identity, fields }
+        Header { kind: Kind::Lane, file_bytes: bytes + END_BYTES as u64, identity, fields }
     }
 
     /// The header of the order log of this topic.
@@ -203,7 +205,7 @@ impl Shape {
         let lanes = self.publishers_max as usize;
         let mut fields = [0; FIELDS];
         fields[..2].copy_from_slice(&[self.publishers_max.into(), self.order_slots]);
-        let file_bytes = super::order::file_bytes(lanes, self.order_slots);
+        let file_bytes = super::order::file_bytes(lanes, self.order_slots) + END_BYTES as u64;
         Header { kind: Kind::Order, file_bytes, identity, fields }
     }
 }

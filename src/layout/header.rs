@@ -10,6 +10,8 @@
 //!        120   CRC-32 of bytes 0..120
 //! ```
 //!
+//! The last eight bytes of the file repeat the identity.
+//!
 //! It is written before the file has its name and never changes. [`Raw`] is what was read; [`Header`] is what was
 //! checked.
 
@@ -23,6 +25,10 @@ const CHECK_AT: usize = 120;
 
 /// Version of the layout that this library reads and writes.
 pub const VERSION: u32 = 1;
+
+/// Bytes at the end of every file that hold its identity once more: they are gone when it was cut short, be it for a
+/// moment.
+pub const END_BYTES: usize = 8;
 
 /// Number of fields that a kind of file may have.
 pub const FIELDS: usize = 10;
@@ -82,6 +88,7 @@ impl Header {
             // Relaxed: published by the rename of the file.
             region.word(index * 8).store(*word, Relaxed);
         }
+        region.word(region.len() - END_BYTES).store(self.identity, Relaxed);
     }
 
     /// Reads and checks the header of `file`, which must be of `kind` and mapped as a whole.
@@ -125,6 +132,11 @@ impl Header {
         }
         if raw.0[3] != region.len() as u64 {
             return Err(Error::corrupt(file, "its length", region.len(), raw.0[3]));
+        }
+        if region.last() != raw.0[4] {
+            let (found, expected) =
+                (format!("{:#018x}", region.last()), format!("{:#018x}", raw.0[4]));
+            return Err(Error::corrupt(file, "the mark at its end", found, expected));
         }
         let mut fields = [0; FIELDS];
         fields.copy_from_slice(&raw.0[5..5 + FIELDS]);

@@ -325,9 +325,9 @@ impl Lane {
 
 #[cfg(not(windlass_loom))]
 impl Lane {
-    /// Looks whether the file of the lane is still as long as it was.
-    pub fn probe(&self) {
-        self.data.probe();
+    /// The mark at the end of its file.
+    pub fn last(&self) -> u64 {
+        self.data.last()
     }
 
     /// The payload bytes of a committed frame, as `Reader::poll` found it, in a segment that the caller keeps pinned.

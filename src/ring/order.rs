@@ -220,10 +220,10 @@ impl Order {
         let _ = self.tail_word().compare_exchange(index, index + 1, AcqRel, Relaxed);
     }
 
-    /// Looks whether the file of the log is still as long as it was.
+    /// The mark at the end of its file.
     #[cfg(not(windlass_loom))]
-    pub fn probe(&self) {
-        self.region.probe();
+    pub fn last(&self) -> u64 {
+        self.region.last()
     }
 
     /// Finishes the place at the tail if a publisher died in between, so that `ordered` can be believed.
@@ -278,10 +278,13 @@ impl Order {
     ///
     /// Walks the log backwards. For repairs.
     pub fn newest_of(&self, lane: usize) -> Option<u64> {
-        (self.lapped()..self.tail().min(TAIL_MAX)).rev().find_map(|index| match self.read(index) {
-            Found::Place(place) if place.lane == lane => Some(place.position),
-            _ => None,
-        })
+        let tail = self.tail().min(TAIL_MAX);
+        (self.lapped().max(tail.saturating_sub(self.slots))..tail).rev().find_map(
+            |index| match self.read(index) {
+                Found::Place(place) if place.lane == lane => Some(place.position),
+                _ => None,
+            },
+        )
     }
 
     /// Looks at a place.

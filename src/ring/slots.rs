@@ -145,8 +145,8 @@ impl Slots {
         }
         step!("slot.pins");
         pins.clear(slot);
-        step!("slot.clear");
         for lane in 0..self.lanes {
+            step!("slot.clear");
             // Relaxed: published by the swap to Active below.
             self.gate(slot, lane).store(NO_GATE, Relaxed);
         }
@@ -169,8 +169,8 @@ impl Slots {
         if !seen.is_same(claimed.owner) {
             return;
         }
-        step!("slot.ungate");
         for lane in 0..self.lanes {
+            step!("slot.ungate");
             // GATE: everything before was read.
             self.gate(claimed.slot, lane).store(NO_GATE, Release);
         }
@@ -220,6 +220,7 @@ impl Slots {
     /// Publishes how far the slot's owner has read in a lane.
     #[inline]
     pub fn set_gate(&self, slot: usize, lane: usize, position: u64) {
+        step!("cursor.gate");
         // GATE: pairs with the load in `gate_of`.
         self.gate(slot, lane).store(position, Release);
     }
@@ -227,6 +228,7 @@ impl Slots {
     /// Publishes how far the slot's owner has read in the order log.
     #[inline]
     pub fn set_order_gate(&self, slot: usize, index: u64) {
+        step!("cursor.order");
         // GATE: pairs with the load in `order_gate_of`.
         self.order_gate(slot).store(index, Release);
     }

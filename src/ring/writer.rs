@@ -248,9 +248,9 @@ impl Writer {
         self.clean = self.tail + WORD;
     }
 
-    /// Looks whether the file of the lane is still as long as it was.
-    pub fn probe(&self) {
-        self.lane.probe();
+    /// The mark at the end of the lane's file.
+    pub fn last(&self) -> u64 {
+        self.lane.last()
     }
 
     /// The space for a payload of `len` bytes, which must fit.

@@ -23,6 +23,7 @@
 //!
 //! | edge    | `Release`                        | `Acquire`                | hands over            |
 //! |---------|----------------------------------|--------------------------|-----------------------|
+//! | `LOST`  | fence after the note, in the handler | fence before the note is asked for | the note |
 //! | `CHUNK` | `next`, when the table grows     | `next`, in the handler   | a chunk of spans      |
 
 #![allow(unsafe_code)]
@@ -33,7 +34,7 @@ use crate::shm::span::{Extent, Span};
 use crate::shm::sys;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
+use std::sync::atomic::{compiler_fence, fence, AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 use std::sync::{Arc, OnceLock};
 
 /// Whether a file of a group, such as those of one topic, lost pages while this process had it mapped.
@@ -44,8 +45,20 @@ impl Loss {
     /// True from the first access on that found nothing behind a page.
     #[inline]
     pub fn happened(&self) -> bool {
-        // Relaxed: the handler runs in the thread that accessed the page, before that thread goes on (`L3`).
+        // LOST: what was accessed before the question must not be accessed after it instead. Only the compiler could do
+        // that: to the processor a fault is in its place.
+        compiler_fence(SeqCst);
+        // LOST: another thread, which the handler did not run in, sees the note if it saw one of the pages.
+        fence(Acquire);
         self.0.load(Relaxed)
+    }
+
+    /// Notes a loss if the last word of a file is not the mark that its maker left there: it was cut short, and perhaps
+    /// made longer again.
+    pub fn probe(&self, last: u64, mark: u64) {
+        if last != mark {
+            self.0.store(true, Relaxed);
+        }
     }
 
     /// Refuses to go on with what was read of the files of `what`.
@@ -150,20 +163,26 @@ fn install() {
         return;
     }
     // SAFETY: all zeroes are a valid action: the default, without flags and with an empty mask.
-    let (mut before, mut ours): (libc::sigaction, libc::sigaction) = unsafe { std::mem::zeroed() };
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     // What was there is noted first: a fault of another thread may come at once.
     // SAFETY: without a new action the call only writes to `before`.
     let asked = unsafe { libc::sigaction(libc::SIGBUS, null(), &mut before) };
     PAGE.store(page_size(), Relaxed);
     let _ = BEFORE.set(before);
+    if asked != 0 || !set_handler() {
+        tracing::warn!("a file that is shortened while it is mapped will end this process");
+    }
+}
+
+/// Makes ours the handler. False if the system refuses. Allowed in a handler.
+fn set_handler() -> bool {
+    // SAFETY: all zeroes are a valid action.
+    let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
     // On the alternative stack if the thread has one: that of the process may be what is full.
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     ours.sa_sigaction = on_fault as *const () as libc::sighandler_t;
     // SAFETY: `on_fault` makes only system calls that are allowed in a handler, and reads atomics.
-    let set = unsafe { libc::sigaction(libc::SIGBUS, &ours, null_mut()) };
-    if asked != 0 || set != 0 {
-        tracing::warn!("a file that is shortened while it is mapped will end this process");
-    }
+    unsafe { libc::sigaction(libc::SIGBUS, &ours, null_mut()) == 0 }
 }
 
 extern "C" fn on_fault(
@@ -178,7 +197,7 @@ extern "C" fn on_fault(
     if signal.si_code == libc::BUS_ADRERR && replace(address) {
         return;
     }
-    pass_on(number, info, context);
+    pass_on(number, info, context, signal.si_code <= 0);
 }
 
 /// Puts zeroed pages where `address` lies in a mapping of ours.
@@ -190,6 +209,8 @@ fn replace(address: usize) -> bool {
     let loss = std::ptr::with_exposed_provenance::<AtomicBool>(extent.note);
     // SAFETY: by `L1` the span lives, and with it the note that it holds.
     unsafe { &*loss }.store(true, Relaxed);
+    // LOST: pairs with the fence in `happened`; the kernel makes the pages visible behind it.
+    fence(Release);
     // Relaxed: stored before the handler was installed.
     let start = address & !(PAGE.load(Relaxed) - 1);
     let access = if extent.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
@@ -206,27 +227,42 @@ fn replace(address: usize) -> bool {
     replaced.is_ok()
 }
 
-/// Does what would have been done without us.
-fn pass_on(number: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let before =
-        BEFORE.get().map_or((libc::SIG_DFL, 0), |before| (before.sa_sigaction, before.sa_flags));
+/// Does what would have been done without us. `sent`: by somebody, and not by an access.
+fn pass_on(
+    number: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+    sent: bool,
+) {
+    let before = BEFORE.get();
+    let before = before.map_or((libc::SIG_DFL, 0), |before| (before.sa_sigaction, before.sa_flags));
     match before {
+        (libc::SIG_IGN, _) if sent => {}
         (libc::SIG_DFL | libc::SIG_IGN, _) => {
             // SAFETY: all zeroes are the default action, which has no handler.
             let default: libc::sigaction = unsafe { std::mem::zeroed() };
-            // The access is repeated when this returns, and ends the process then.
             // SAFETY: as above.
             unsafe { libc::sigaction(number, &default, null_mut()) };
+            if sent {
+                // Held back until this returns. An access is repeated instead.
+                // SAFETY: a signal to this thread.
+                unsafe { libc::raise(number) };
+            }
         }
-        (handler, flags) if flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: the kernel had it as a handler of this kind.
-            let handler: Detailed = unsafe { std::mem::transmute(handler) };
-            handler(number, info, context);
-        }
-        (handler, _) => {
-            // SAFETY: the kernel had it as a handler of this kind.
-            let handler: Plain = unsafe { std::mem::transmute(handler) };
-            handler(number);
+        (handler, flags) => {
+            if flags & libc::SA_SIGINFO != 0 {
+                // SAFETY: the kernel had it as a handler of this kind.
+                let handler: Detailed = unsafe { std::mem::transmute(handler) };
+                handler(number, info, context);
+            } else {
+                // SAFETY: the kernel had it as a handler of this kind.
+                let handler: Plain = unsafe { std::mem::transmute(handler) };
+                handler(number);
+            }
+            if sent {
+                // It may have given up its place, expecting a repeated access to end the process.
+                set_handler();
+            }
         }
     }
 }

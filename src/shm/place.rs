@@ -78,12 +78,11 @@ mod mapped {
             unsafe { AtomicU64::from_ptr(at) }
         }
 
-        /// Touches the end, so that a file that was cut short anywhere is noted as lost.
-        pub fn probe(&self) {
-            if let Some(last) = (self.len & !7).checked_sub(8) {
-                // Relaxed: what lies there does not matter.
-                std::hint::black_box(self.word(last).load(crate::sync::Ordering::Relaxed));
-            }
+        /// The last word: a mark that is gone, whatever the new length is, once the file was cut short.
+        pub fn last(&self) -> u64 {
+            let last = (self.len & !7).checked_sub(8);
+            // Relaxed: it never changes.
+            last.map_or(0, |at| self.word(at).load(crate::sync::Ordering::Relaxed))
         }
 
         /// The 32-bit word at byte `offset`: futex words only.

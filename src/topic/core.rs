@@ -117,6 +117,19 @@ impl Core {
         Ok(bytes)
     }
 
+    /// Looks whether files are still as long as they were made: the control file, and those whose last words are given.
+    /// What is gone reads as zeroes, and so would a mark that was cut off and made up for.
+    pub fn probe(&self, others: impl IntoIterator<Item = u64>) {
+        self.loss.probe(self.control.last(), self.identity);
+        others.into_iter().for_each(|last| self.loss.probe(last, self.identity));
+    }
+
+    /// The same of the control file alone, before something is done on the strength of what it says.
+    pub fn check_control(&self) -> Result<()> {
+        self.probe([]);
+        self.check_loss()
+    }
+
     /// Refuses to act on what was read if a file of the topic lost pages: they read as zeroes.
     pub fn check_loss(&self) -> Result<()> {
         self.loss.check(format_args!("topic {}, at {},", self.name, self.folder))

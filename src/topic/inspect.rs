@@ -144,8 +144,8 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
     };
     let publishers = publishers(core)?;
     let subscribers = subscribers(core, &publishers)?;
-    let lane_bytes = lane_layout::file_bytes(shape.segments as usize, shape.segment_bytes as usize);
-    core.check_loss()?;
+    let lane_bytes = shape.lane_header(core.identity, 0).file_bytes;
+    core.check_control()?;
     let order_bytes = if shape.ordered { shape.order_header(core.identity).file_bytes } else { 0 };
     Ok(TopicInfo {
         name: core.name.clone(),

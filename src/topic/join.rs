@@ -49,7 +49,7 @@ impl<T: Payload> Subscriber<T> {
                 return Err(error);
             }
         };
-        if let Err(error) = core.check_loss() {
+        if let Err(error) = core.check_control() {
             lanes.iter_mut().for_each(|cursor| cursor.reader.leave());
             return Err(error);
         }

@@ -44,6 +44,7 @@ pub fn acquire(core: &Core) -> Result<Lease> {
             holders.push(seen.node());
             continue;
         }
+        core.check_control()?;
         let mine = seen.succeeded_by(me, State::Active);
         if !core.swap_lease(lane, seen, mine) {
             holders.push(core.lease(lane).node());
@@ -96,6 +97,7 @@ pub fn repair(core: &Core, lane: usize) -> Result<bool> {
     if seen.is_free() || core.member.is_alive(seen.node()) {
         return Ok(false);
     }
+    core.check_control()?;
     let mine = seen.succeeded_by(core.member.node(), State::Active);
     if !core.swap_lease(lane, seen, mine) {
         return Ok(false);
@@ -109,7 +111,9 @@ pub fn repair(core: &Core, lane: usize) -> Result<bool> {
 
 /// Maps the lane, creating its file if need be, and repairs what the last holder left.
 fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
-    if core.is_born(lane) {
+    let born = core.is_born(lane);
+    core.check_control()?;
+    if born {
         // Whoever made the lane may have died before it told anybody.
         core.announce_lanes();
     } else {

@@ -69,7 +69,7 @@ impl fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
-/// Why there is no message. Except for `Lagged`, the next call will say the same.
+/// Why there is no message. Except for `Lagged`, `TimedOut` and `Unmapped`, the next call will say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvError {
     /// The publisher of a lossy topic overtook this subscriber, which missed exactly so many messages. The next call
@@ -87,6 +87,12 @@ pub enum RecvError {
     Closed,
     /// Nothing came in time.
     TimedOut,
+    /// A new publisher's lane cannot be mapped, because this process has no descriptor or no memory left for it. The
+    /// next call tries again: close some, or raise the limits (`ulimit -n`, `ulimit -v`, `vm.max_map_count`).
+    Unmapped {
+        /// The lane.
+        lane: u32,
+    },
     /// This handle was inherited through `fork`.
     Forked,
     /// The topic holds a value that no publisher writes. `windlass doctor` says more.
@@ -106,6 +112,11 @@ impl fmt::Display for RecvError {
             ),
             Self::Closed => f.write_str("the topic was closed"),
             Self::TimedOut => f.write_str("no message came in time"),
+            Self::Unmapped { lane } => write!(
+                f,
+                "lane {lane} of a new publisher cannot be mapped: this process has no descriptor or memory left for \
+                 it; close some, or raise its limits (ulimit -n, ulimit -v, vm.max_map_count), and try again"
+            ),
             Self::Forked => f.write_str(
                 "this subscriber was inherited through fork; open the bus again in the child",
             ),

@@ -73,7 +73,7 @@ impl<T: Payload> Publisher<T> {
             core.bell.demand_fences();
         }
         let Lease { writer, order, owner, lane } = lease::acquire(&core)?;
-        if let Err(error) = core.check_loss() {
+        if let Err(error) = core.check_control() {
             core.release_lease(lane, owner);
             return Err(error);
         }
@@ -178,8 +178,7 @@ impl<T: Payload> Publisher<T> {
             return Ok(());
         }
         let taken = self.writer.take(&self.core.slots, reliable);
-        self.writer.probe();
-        self.core.control.probe();
+        self.core.probe([self.writer.last()]);
         if self.core.loss.happened() {
             // The pins and gates that allowed it may have read as zeroes.
             return Err(Self::damage());

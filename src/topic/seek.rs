@@ -180,7 +180,11 @@ impl<T: Payload> Subscriber<T> {
                 }
                 Err(error) => {
                     tracing::error!(topic = %self.core.name, lane, %error, "cannot map a new lane");
-                    return Err(RecvError::Corrupt);
+                    let short = [ErrorKind::Limit, ErrorKind::NoSpace, ErrorKind::Io];
+                    return Err(match short.contains(&error.kind()) {
+                        true => RecvError::Unmapped { lane: lane as u32 },
+                        false => RecvError::Corrupt,
+                    });
                 }
             };
             let mut reader = Reader::new(mapped, self.claimed.slot);

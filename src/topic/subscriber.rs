@@ -354,9 +354,8 @@ impl<T: Payload> Subscriber<T> {
 
     /// Looks whether all files are still as long as they were. One that was cut short shows nothing new for ever.
     pub(super) fn probe(&self) {
-        self.core.control.probe();
-        self.order.iter().for_each(|(order, _)| order.probe());
-        self.lanes.iter().for_each(|cursor| cursor.reader.lane().probe());
+        self.core.probe(self.order.iter().map(|(order, _)| order.last()));
+        self.core.probe(self.lanes.iter().map(|cursor| cursor.reader.lane().last()));
     }
 
     /// Leaves all segments: nothing is found any more.
@@ -408,7 +407,6 @@ impl<T: Payload> Subscriber<T> {
     /// Tells publishers and `windlass info` how far this subscriber has read.
     #[cold]
     pub(super) fn publish_cursors(&mut self) {
-        step!("cursor.gates");
         self.received += u64::from(self.streak.replace(0));
         let (slots, slot) = (&self.core.slots, self.claimed.slot);
         if self.core.shape.reliable {
@@ -419,7 +417,6 @@ impl<T: Payload> Subscriber<T> {
             }
         }
         if let Some((_, index)) = &self.order {
-            step!("cursor.order");
             slots.set_order_gate(slot, index.get());
         }
         step!("cursor.counts");

@@ -11,7 +11,7 @@
 use crate::error::{Error, Result};
 use crate::limits::SLEEP_MS_MAX;
 use crate::ring::lane::Lane;
-use crate::ring::order::Found;
+use crate::ring::order::{Found, Order};
 use crate::shm::sys;
 use crate::sync::{fence, Ordering::Acquire, Ordering::SeqCst};
 use crate::topic::core::Core;
@@ -98,7 +98,10 @@ impl Watch {
         let shared = Arc::new(Shared { core, event, state, changed });
         let thread = std::thread::Builder::new().name("windlass-watch".into()).spawn({
             let shared = shared.clone();
-            move || shared.run()
+            move || {
+                sys::let_faults_in();
+                shared.run();
+            }
         });
         let thread =
             thread.map_err(|error| Error::io("cannot start the thread of a descriptor", error))?;
@@ -217,9 +220,10 @@ impl<T: Payload> Subscriber<T> {
     fn hint(&self) -> Ready {
         let (core, claimed, born) = (self.core.clone(), self.claimed, self.born_seen);
         let lanes: Vec<_> = self.lanes.iter().map(|cursor| cursor.reader.lane().clone()).collect();
+        let log = self.order.as_ref().map(|(order, _)| order.clone());
         let changed = move || {
-            core.control.probe();
-            lanes.iter().for_each(Lane::probe);
+            core.probe(lanes.iter().map(Lane::last));
+            core.probe(log.iter().map(Order::last));
             let lost = core.loss.happened();
             lost || core.born_count() != born || !core.slots.is_active(claimed)
         };

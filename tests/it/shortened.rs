@@ -190,3 +190,72 @@ fn a_bus_file_that_is_cut_off_refuses_newcomers_and_leaves_the_others_alone() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert_eq!(publish(&mut publisher, 100), Ok(1));
 }
+
+/// Cuts a file to `len` bytes and makes it as long as it was: no page is missing afterwards, only what was in them.
+fn cut_and_restore(den: &Den, file: &str, len: u64) {
+    let before = cut(den, file, len);
+    let file = OpenOptions::new().write(true).open(den.path().join("bus").join(file));
+    file.expect("it exists").set_len(before).expect("it is ours");
+}
+
+#[test]
+fn pins_that_were_cut_off_for_a_moment_let_nobody_overwrite_a_view() {
+    // All of the file; what follows the words of the topic; what is behind one word of them.
+    for len in [0, PAGE + 1, 2 * PAGE - 1] {
+        let den = Den::new();
+        let bus = den.bus();
+        let builder = small(&bus).lossy().publishers_max(1).subscribers_max(4);
+        let topic = builder.create().expect("it is new");
+        let mut subscriber = topic.subscriber(Start::Oldest).expect("there is a slot");
+        let mut publisher = topic.publisher().expect("there is a lane");
+        publisher.publish(&[7; 1000]).expect("there is room");
+        let view = subscriber.try_recv().expect("it is sound").expect("it was published").pin();
+        cut_and_restore(&den, "t.topic/control", len);
+        let told = (0..100).find_map(|_| publisher.try_publish(&[9; 1000]).err());
+        assert_eq!(told, Some(PublishError::Corrupt), "cut to {len}");
+        assert!(view.as_bytes().iter().all(|byte| *byte == 7), "cut to {len}");
+        let told = (0..5000).find_map(|_| subscriber.try_recv().err());
+        assert_eq!(told, Some(RecvError::Corrupt), "cut to {len}");
+        assert!(!view.is_intact());
+    }
+}
+
+#[test]
+fn leases_that_were_cut_off_for_a_moment_give_no_lane_away_twice() {
+    for restored in [true, false] {
+        let den = Den::new();
+        let bus = den.bus();
+        let topic = bus.topic::<Raw>("t").lossy().segment_bytes(PAGE).create().expect("it is new");
+        let mut living = [(); 3].map(|()| topic.publisher().expect("there is a lane"));
+        // Behind the words of lane 0: the other leases read as free, and their lanes as unborn.
+        let len = PAGE + 640;
+        match restored {
+            true => cut_and_restore(&den, "t.topic/control", len),
+            false => drop(cut(&den, "t.topic/control", len)),
+        }
+        let error = topic.publisher().expect_err("the file is damaged");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        for publisher in &mut living {
+            let told = (0..100).find_map(|_| publisher.try_publish(&[9; 1000]).err());
+            assert_eq!(told, Some(PublishError::Corrupt));
+        }
+    }
+}
+
+#[test]
+fn a_lane_that_was_cut_off_for_a_moment_is_an_error_for_both_ends() {
+    for len in [PAGE, PAGE + 200, 2 * PAGE] {
+        let den = Den::new();
+        let topic = small(&den.bus()).lossy().create().expect("it is new");
+        let mut subscriber = topic.subscriber(Start::Oldest).expect("there is a slot");
+        let mut publisher = topic.publisher().expect("there is a lane");
+        for _ in 0..10 {
+            publish(&mut publisher, 300).expect("there is room");
+        }
+        cut_and_restore(&den, "t.topic/lane-0", len);
+        let told = (0..5000).find_map(|_| subscriber.try_recv().err());
+        assert_eq!(told, Some(RecvError::Corrupt), "cut to {len}");
+        let told = (0..100).find_map(|_| publish(&mut publisher, 300).err());
+        assert_eq!(told, Some(PublishError::Corrupt), "cut to {len}");
+    }
+}

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// Survivors go on within this time after a death is visible.
 const RECOVERY_MAX: Duration = Duration::from_millis(100);
+/// However busy the machine is: what takes longer than this is not its doing.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(2);
 /// How often a run that took longer is repeated: what is slow every time is not the machine's doing.
-const REPEATS: usize = 4;
+const REPEATS: usize = 5;
 /// Runs at a time.
 const WORKERS: usize = 2;
 
@@ -127,7 +129,11 @@ fn slow_ones(summary: &mut Summary) -> Vec<String> {
         *faults += outcome.faults.len();
         outcome.first.is_some_and(|time| time > RECOVERY_MAX)
     };
-    let stays_slow = |job: &Job| (0..REPEATS).all(|_| too_slow(job, &mut summary.faults));
+    // More often slow than not: a stall that needs luck shows as well.
+    let stays_slow = |job: &Job| {
+        let slow = (0..REPEATS).filter(|_| too_slow(job, &mut summary.faults)).count();
+        slow > REPEATS / 2
+    };
     slow.into_iter()
         .filter(stays_slow)
         .map(|(scenario, fate)| format!("{}, {fate:?}", scenario.name))
@@ -165,5 +171,7 @@ pub fn run() {
         assert!(stopped.is_empty(), "nobody was stopped at these points: {stopped:?}");
     }
     assert_eq!(summary.faults, 0, "the faults are above");
+    let worst = summary.first.max();
+    assert!(worst < RECOVERY_LIMIT, "recovery took {worst:?}");
     assert!(slow.is_empty(), "recovery takes more than {RECOVERY_MAX:?} each time: {slow:?}");
 }

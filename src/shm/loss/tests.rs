@@ -189,6 +189,40 @@ fn a_child_maps_and_unmaps_whatever_its_parent_was_doing() {
     });
 }
 
+/// Makes `SIGBUS` do this before we have a handler.
+fn dispose(action: libc::sighandler_t) {
+    install_own(action, 0);
+}
+
+#[test]
+fn a_signal_that_somebody_sends_does_what_it_did_before_and_leaves_us_in_place() {
+    let test = concat!(
+        module_path!(),
+        "::a_signal_that_somebody_sends_does_what_it_did_before_and_leaves_us_in_place"
+    );
+    if let Some(role) = child::role() {
+        match role.as_str() {
+            "ignored" => dispose(libc::SIG_IGN),
+            "default" => dispose(libc::SIG_DFL),
+            // That of the runtime, which resets itself.
+            _ => {}
+        }
+        let (file, loss) = (memory(4096), Loss::default());
+        let ours = map(&file, "test", Access::Read, 4096, &loss).expect("it is mapped");
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGBUS).expect("to this thread");
+        file.set_len(0).expect("it is ours");
+        assert_eq!(ours.word(0).load(Relaxed), 0);
+        return child::say("alive", loss.happened());
+    }
+    for role in ["ignored", "runtime"] {
+        let mut process = Child::start(test, role);
+        assert_eq!(process.hear("alive").as_deref(), Some("true"), "{role}");
+    }
+    let mut process = Child::start(test, "default");
+    assert_eq!(process.hear("alive"), None);
+    assert_eq!(process.wait().signal(), Some(libc::SIGBUS));
+}
+
 /// Ends the threads of a test however it ends.
 fn until_dropped(busy: &AtomicBool) -> impl Drop + '_ {
     struct Calm<'a>(&'a AtomicBool);

@@ -238,3 +238,22 @@ fn whoever_only_waits_learns_that_a_file_was_cut_within_a_page() {
         }
     }
 }
+
+#[test]
+fn a_log_that_claims_to_be_endless_is_refused_in_time() {
+    let topic = topic(|topic| topic.ordered());
+    let mut publisher = topic.publisher().expect("a free lane");
+    publisher.publish(b"one").expect("room");
+    drop(publisher);
+    let file = topic.core.folder.open_file("order", Access::Write).expect("it exists");
+    let len = file.metadata().expect("a file").len();
+    let log = map::map(&file, "a file", Access::Write, len, &Loss::default()).expect("it maps");
+    let far = 1 << 60;
+    log.word(crate::layout::order::TAIL_AT).store(far, Relaxed);
+    log.word(crate::layout::order::FLOOR_AT).store(far, Relaxed);
+    log.word(crate::layout::order::ORDERED_AT).store(0, Relaxed);
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || say.send(topic.publisher().map(drop).map_err(|e| e.kind())));
+    let told = said.recv_timeout(Duration::from_secs(100)).expect("it is refused in time");
+    assert!(told.is_ok() || told == Err(ErrorKind::Corrupt), "{told:?}");
+}
