@@ -23,6 +23,18 @@ kill:
 loom *arguments:
     RUSTFLAGS="--cfg windlass_loom" cargo test -p loom-tests --profile loom --target-dir target/loom {{arguments}}
 
+# Every damage that the tests know, not a sample of it
+hostile:
+    WINDLASS_EXHAUSTIVE=1 cargo test --test it hostile
+
+# The corpus of the fuzz targets, on whatever toolchain there is
+corpus:
+    cargo test --manifest-path fuzz/Cargo.toml
+
+# ThreadSanitizer and AddressSanitizer; needs a nightly toolchain
+sanitize *arguments:
+    fuzz/sanitize.sh {{arguments}}
+
 # Formatting and lints
 lint:
     cargo fmt --all --check

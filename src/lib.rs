@@ -107,7 +107,7 @@ pub mod step;
 mod bus;
 #[cfg(not(windlass_loom))]
 mod error;
-#[cfg(not(windlass_loom))]
+#[cfg(not(any(windlass_loom, feature = "rooms")))]
 mod message;
 #[cfg(not(windlass_loom))]
 pub mod schemas;
@@ -118,24 +118,31 @@ mod topic;
 #[path = "../tests/schemas/samples.rs"]
 mod samples;
 
-#[cfg(not(windlass_loom))]
+#[cfg(not(any(windlass_loom, feature = "rooms")))]
 pub(crate) mod layout;
-#[cfg(not(windlass_loom))]
+#[cfg(not(any(windlass_loom, feature = "rooms")))]
 pub(crate) mod limits;
-#[cfg(not(windlass_loom))]
+#[cfg(not(any(windlass_loom, feature = "rooms")))]
 pub(crate) mod ring;
-#[cfg(not(windlass_loom))]
+#[cfg(not(any(windlass_loom, feature = "rooms")))]
 pub(crate) mod shm;
 pub(crate) mod sync;
 
-// In a model build the rooms under test are open to the models.
-#[cfg(windlass_loom)]
+// The rooms under test are open to the models, and to the fuzz targets.
+#[cfg(any(windlass_loom, feature = "rooms"))]
+#[doc(hidden)]
 pub mod layout;
-#[cfg(windlass_loom)]
+#[cfg(any(windlass_loom, feature = "rooms"))]
+#[doc(hidden)]
 pub mod limits;
-#[cfg(windlass_loom)]
+#[cfg(all(not(windlass_loom), feature = "rooms"))]
+#[doc(hidden)]
+pub mod message;
+#[cfg(any(windlass_loom, feature = "rooms"))]
+#[doc(hidden)]
 pub mod ring;
-#[cfg(windlass_loom)]
+#[cfg(any(windlass_loom, feature = "rooms"))]
+#[doc(hidden)]
 pub mod shm;
 
 #[cfg(not(windlass_loom))]

@@ -255,10 +255,10 @@ impl Order {
                 layout::is_taken(self.slot(last).load(Acquire), last, self.slots)
             });
             let bounded = tail <= TAIL_MAX && lapped <= floor && floor <= tail;
-            if bounded && tail - floor <= self.slots && last_is_taken {
+            if bounded && tail - lapped <= self.slots && last_is_taken {
                 return Ok(());
             }
-            if self.tail() == tail && self.floor() == floor {
+            if (self.lapped(), self.floor(), self.tail()) == (lapped, floor, tail) {
                 return Err(Corrupt);
             }
         }
@@ -278,13 +278,11 @@ impl Order {
     ///
     /// Walks the log backwards. For repairs.
     pub fn newest_of(&self, lane: usize) -> Option<u64> {
-        let tail = self.tail().min(TAIL_MAX);
-        (self.lapped().max(tail.saturating_sub(self.slots))..tail).rev().find_map(
-            |index| match self.read(index) {
-                Found::Place(place) if place.lane == lane => Some(place.position),
-                _ => None,
-            },
-        )
+        let tail = self.tail();
+        (tail.saturating_sub(self.slots)..tail).rev().find_map(|index| match self.read(index) {
+            Found::Place(place) if place.lane == lane => Some(place.position),
+            _ => None,
+        })
     }
 
     /// Looks at a place.

@@ -1,0 +1,25 @@
+//! What the fuzz targets do with the bytes that they are given, and what must come of it.
+//!
+//! Each target is a function from bytes to nothing that panics if something is wrong, so the committed
+//! corpus can be replayed by an ordinary test, without libFuzzer. Every target has an oracle: a model of
+//! what has to be delivered as long as nothing is damaged, and bounds for what damage may do.
+
+pub mod content;
+pub mod damage;
+pub mod lane;
+pub mod memory;
+pub mod message;
+pub mod open;
+pub mod order;
+pub mod schema;
+pub mod topic;
+
+/// Every target, by the name of its corpus.
+pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("lane", lane::run),
+    ("message", message::run),
+    ("open", open::run),
+    ("order", order::run),
+    ("schema", schema::run),
+    ("topic", topic::run),
+];

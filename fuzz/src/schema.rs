@@ -1,0 +1,25 @@
+//! A stored schema, with a checksum that was made to fit: whatever it says, it is compared or refused.
+
+use capnp::message::ReaderOptions;
+use windlass::message::schema::describe;
+use windlass::message::{check_schemas, schema_name};
+use windlass::schemas::tick_capnp::tick;
+
+/// Reads the bytes as the schema of a topic.
+pub fn run(data: &[u8]) {
+    let mine = describe::<tick::Owned>().expect("it can be described");
+    if data == mine {
+        assert!(check_schemas("t", data, &mine).is_ok(), "a type is itself");
+    }
+    let named = schema_name(data);
+    let checked = check_schemas("t", data, &mine);
+    // Both directions: a process of an older or of a newer version may ask.
+    let back = check_schemas("t", &mine, data);
+    if named.is_err() {
+        assert!(checked.is_err() && back.is_err(), "what has no name is no schema");
+    }
+    // What is no message at all is refused by all of them.
+    if capnp::serialize::read_message(data, ReaderOptions::new()).is_err() {
+        assert!(named.is_err());
+    }
+}
