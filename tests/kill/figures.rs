@@ -13,15 +13,11 @@ impl Times {
         self.0.push(time);
     }
 
-    fn quantile(&self, share: f64) -> Duration {
+    pub fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort();
         let last = sorted.len().saturating_sub(1);
         sorted.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
-    }
-
-    pub fn max(&self) -> Duration {
-        self.quantile(1.0)
     }
 }
 

@@ -22,8 +22,8 @@ const KINDS: &[&str] = &["reliable", "lossy", "ordered", "ordered-lossy"];
 const ROLES: &[&str] = &["stream", "follow", "churn"];
 /// The kernel of a busy machine may take its time to end a process.
 const DEATH_MAX: Duration = Duration::from_secs(30);
-/// A subscriber that is killed while it holds everybody up costs no more than this.
-const RECOVERY_MAX: Duration = Duration::from_secs(2);
+/// Most deaths cost the survivors no more than this, on a machine with many more processes than cores.
+const RECOVERY_MAX: Duration = Duration::from_millis(100);
 
 /// A stream of numbers that a seed determines (the generator of Vigna, `splitmix64`).
 struct Dice(u64);
@@ -241,7 +241,12 @@ pub fn run() -> windlass::Result<()> {
     show(&format!("{stops} were stopped for up to 90 ms, half of them killed then"));
     show(&format!("the random kills took {:?}", began.elapsed()));
     assert!(faults.is_empty(), "WINDLASS_SEED={seed}: {faults:#?}");
-    let worst = times.values().map(Times::max).max().unwrap_or_default();
-    assert!(worst < RECOVERY_MAX, "WINDLASS_SEED={seed}: recovery took {worst:?}");
+    for (role, times) in &times {
+        let median = times.quantile(0.5);
+        assert!(
+            median < RECOVERY_MAX,
+            "WINDLASS_SEED={seed}: recovery from {role} takes {median:?}"
+        );
+    }
     Ok(())
 }

@@ -10,8 +10,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use windlass::{Blocker, PublishError, Publisher, Raw, RecvError, Start, Wait};
 
-/// Longer than a survivor may ever be held up by the dead.
-pub const LIMIT: Duration = Duration::from_secs(10);
+/// Longer than a survivor may ever be held up by the dead, and than a virtual machine stands still.
+pub const LIMIT: Duration = Duration::from_secs(30);
 /// How many subscribers survive.
 pub const WATCHERS: usize = 2;
 
@@ -138,7 +138,7 @@ fn watch(
     let mut told = Instant::now();
     loop {
         // Much longer than a sleep, so that waking late shows.
-        match subscriber.recv(Wait::For(LIMIT / 2)) {
+        match subscriber.recv(Wait::For(LIMIT / 6)) {
             Ok(Some(message)) => {
                 let tag = ledger.take(&message);
                 if tag != 0 {
