@@ -240,6 +240,10 @@ impl Reader {
             if self.poll() != Poll::Next {
                 return Ok(());
             }
+            // COMMIT: whoever sees the end of a segment sees that there is a newer one.
+            if self.lane.newest()? <= newest {
+                return Err(Corrupt);
+            }
             // The publisher rolled meanwhile: its new segment begins after this call did.
             if self.follow()? == Entered::Inside {
                 return Ok(());

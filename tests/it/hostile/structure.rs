@@ -104,7 +104,7 @@ fn tables(state: &State, cases: &mut Vec<Case>) {
         let damage = words(LANE, vec![136], newest + step);
         add("the floor is above the newest segment", Noticed, damage);
         let damage = words(LANE, vec![128], newest.saturating_sub(step));
-        add("the newest number fell back", Believed, damage);
+        add("the newest number fell back", Noticed, damage);
     }
     // A segment that says it ends where it begins, and one in the middle of whose frames it ends.
     let (new, old) = (base(physical_of(newest)), base(physical_of(newest - 1)));
