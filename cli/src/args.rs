@@ -191,14 +191,24 @@ pub struct SoakArguments {
     #[arg(long)]
     pub json: bool,
     /// Do something wrong, to see that the soak fails: a test of the test
-    #[arg(long, hide = true, value_name = "WHAT")]
-    pub sabotage: Option<Sabotage>,
+    #[arg(long, hide = true, value_name = "WHAT,…", value_delimiter = ',')]
+    pub sabotage: Vec<Sabotage>,
+    /// How long nobody stands still, in seconds: shorter for a test of the test
+    #[arg(long, hide = true, value_name = "N", default_value_t = 10.0, value_parser = seconds)]
+    pub standstill_seconds: f64,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(minutes) if minutes > 0.0 && minutes <= 20_160.0 => Ok(minutes),
         _ => Err("expected a number of minutes above 0, at most 20160 (two weeks)".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 3_600.0 => Ok(seconds),
+        _ => Err("expected a number of seconds above 0, at most 3600".to_owned()),
     }
 }
 
@@ -228,8 +238,8 @@ pub struct SoakChildArguments {
     #[arg(long)]
     pub seed: u64,
     /// What it does wrong.
-    #[arg(long)]
-    pub sabotage: Option<Sabotage>,
+    #[arg(long, value_delimiter = ',')]
+    pub sabotage: Vec<Sabotage>,
 }
 
 /// `windlass bench`.

@@ -5,12 +5,13 @@
 //! ends at one of the two and nowhere else. No child talks to the supervisor for a message.
 //!
 //! ```text
-//!   phase │ cell 0: deaths, tried and committed of each lane │ cell 1 │ … │ seat 0 │ seat 1 │ …
+//!   phase │ cell 0: deaths, then of each lane tried, committed, old │ cell 1 │ … │ seat 0 │ …
 //! ```
 //!
 //! A word of a lane is written by the holder of that lane, of whom the bus allows one. A word of a
 //! seat is written by the process that has the seat, and set to zero by the supervisor between two
-//! of them.
+//! of them. Up to the word `old` of a lane, its messages may have been published before the last
+//! death: they say nothing of who goes on after it.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +28,7 @@ pub const SEATS_MAX: usize = 128;
 pub const LANES_MAX: usize = 16;
 
 const CELLS_AT: usize = 128;
-const CELL_BYTES: usize = 384;
+const CELL_BYTES: usize = 512;
 const SEATS_AT: usize = CELLS_AT + CELLS_MAX * CELL_BYTES;
 const SEAT_BYTES: usize = 256;
 const BYTES: usize = SEATS_AT + SEATS_MAX * SEAT_BYTES;
@@ -35,8 +36,9 @@ const BYTES: usize = SEATS_AT + SEATS_MAX * SEAT_BYTES;
 const DEATHS_AT: usize = 0;
 const TRIED_AT: usize = 128;
 const COMMITTED_AT: usize = TRIED_AT + 8 * LANES_MAX;
+const OLD_AT: usize = COMMITTED_AT + 8 * LANES_MAX;
 
-const _: () = assert!(COMMITTED_AT + 8 * LANES_MAX <= CELL_BYTES);
+const _: () = assert!(OLD_AT + 8 * LANES_MAX <= CELL_BYTES);
 const _: () = assert!(Word::COUNT * 8 <= SEAT_BYTES);
 
 /// What everybody is to do.
@@ -73,7 +75,7 @@ pub enum Word {
     Full,
     /// When it last published or received something, or made a round.
     Beat,
-    /// The last death that it went on after.
+    /// The last death that it went on after: it received what was published after that was seen.
     Answered,
     /// When it did.
     AnsweredNs,
@@ -147,11 +149,21 @@ impl Board {
         self.load(cell_at(cell) + DEATHS_AT)
     }
 
-    /// Supervisor: one more death in a cell; returns its number.
+    /// Supervisor: one more death in a cell was seen; returns its number. What was tried up to now is
+    /// old.
     pub fn count_death(&self, cell: usize) -> u64 {
+        for lane in 0..LANES_MAX {
+            self.store(lane_at(cell, lane) + OLD_AT, self.tried(cell, lane));
+        }
         let deaths = self.deaths(cell) + 1;
         self.store(cell_at(cell) + DEATHS_AT, deaths);
         deaths
+    }
+
+    /// Whether this message was published after the death was seen whose number
+    /// [`deaths`](Self::deaths) said before.
+    pub fn is_news(&self, cell: usize, lane: usize, sequence: u64) -> bool {
+        sequence >= self.load(lane_at(cell, lane) + OLD_AT)
     }
 
     /// Sequences that the lane may have reached: nothing above was ever tried.
@@ -208,4 +220,23 @@ fn lane_at(cell: usize, lane: usize) -> usize {
 fn seat_at(seat: usize) -> usize {
     assert!(seat < SEATS_MAX, "there is a seat {seat}");
     SEATS_AT + seat * SEAT_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_before_a_death_is_no_news() {
+        let board = Board::create().expect("memory for a board");
+        board.try_up_to(1, 2, 40);
+        assert!(board.is_news(1, 2, 0));
+        assert_eq!((board.count_death(1), board.deaths(1), board.deaths(0)), (1, 1, 0));
+        assert!(!board.is_news(1, 2, 39));
+        assert!(board.is_news(1, 2, 40) && board.is_news(1, 3, 0) && board.is_news(0, 2, 0));
+        // Its successor goes on below what the dead one had only tried.
+        board.try_up_to(1, 2, 37);
+        board.count_death(1);
+        assert!(!board.is_news(1, 2, 36) && board.is_news(1, 2, 37));
+    }
 }

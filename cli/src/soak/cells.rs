@@ -213,6 +213,8 @@ pub const CELLS: &[Cell] = &[
             mortal(Job::Publish),
             resident(Job::Subscribe(Way::Descriptor)),
             mortal(Job::Subscribe(Way::Block)),
+            // Where there is one lane, most sequences that a visitor asks for are there.
+            mortal(Job::Visit),
         ],
     },
     Cell {

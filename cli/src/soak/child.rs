@@ -34,7 +34,7 @@ pub struct Child {
     pub cell: usize,
     pub generation: u32,
     pub job: Job,
-    pub sabotage: Option<Sabotage>,
+    pub sabotage: Vec<Sabotage>,
     faults: Shared<u64>,
     dice: RefCell<fastrand::Rng>,
 }
@@ -53,7 +53,7 @@ pub fn run(arguments: &SoakChildArguments) -> Result<ExitCode> {
         cell,
         generation: arguments.generation,
         job: seat.job,
-        sabotage: arguments.sabotage,
+        sabotage: arguments.sabotage.clone(),
         faults: Shared::new(0),
         dice: RefCell::new(fastrand::Rng::with_seed(mix)),
     };
@@ -96,7 +96,7 @@ impl Child {
 
     /// Whether this process is to do this wrong.
     pub fn spoils(&self, what: Sabotage) -> bool {
-        self.sabotage == Some(what)
+        self.sabotage.contains(&what)
     }
 
     /// Counts something on the board.

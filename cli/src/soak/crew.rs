@@ -66,7 +66,7 @@ pub struct Crew {
     pub tallies: Vec<Tally>,
     bus: PathBuf,
     seed: u64,
-    sabotage: Option<Sabotage>,
+    sabotage: Vec<Sabotage>,
     events: Receiver<Event>,
     sender: Sender<Event>,
 }
@@ -91,7 +91,7 @@ impl Member {
 
 impl Crew {
     /// An empty seat for everybody.
-    pub fn new(bus: PathBuf, seed: u64, sabotage: Option<Sabotage>) -> Result<Self> {
+    pub fn new(bus: PathBuf, seed: u64, sabotage: Vec<Sabotage>) -> Result<Self> {
         let (sender, events) = channel();
         let member = |(seat, (cell, each)): (usize, (usize, super::cells::Seat))| Member {
             seat,
@@ -129,8 +129,8 @@ impl Crew {
         command.args(["--seat", &seat.to_string(), "--seed", &self.seed.to_string()]);
         command.args(["--generation", &member.generation.to_string()]);
         let each = super::cells::Seat { job: member.job, mortal: member.mortal };
-        let spoils = self.sabotage.filter(|what| what.is_done_by(member.cell, &each));
-        if let Some(word) = spoils.and_then(|what| clap::ValueEnum::to_possible_value(&what)) {
+        let spoils = self.sabotage.iter().filter(|what| what.is_done_by(member.cell, &each));
+        for word in spoils.filter_map(clap::ValueEnum::to_possible_value) {
             command.args(["--sabotage", word.get_name()]);
         }
         self.board.clear(seat);
@@ -199,16 +199,13 @@ impl Crew {
         stopped
     }
 
-    /// Lets whoever is stopped for long enough go on; their cells.
-    pub fn go_on(&mut self, now: Instant) -> Vec<usize> {
+    /// Lets whoever is stopped for long enough go on.
+    pub fn go_on(&mut self, now: Instant) {
         let due = |member: &&mut Member| member.stopped_until.is_some_and(|until| until <= now);
-        let mut cells = Vec::new();
         for member in self.members.iter_mut().filter(due) {
             signal(member, Signal::SIGCONT);
             member.stopped_until = None;
-            cells.push(member.cell);
         }
-        cells
     }
 
     /// The next event, waiting for it until then.

@@ -18,9 +18,10 @@ const REST: Duration = Duration::from_millis(15);
 pub fn run(child: &Child) -> Result<()> {
     let path = child.bus.path().display().to_string();
     while child.phase() == Phase::Run {
+        // From here on it may hold something of any topic.
+        child.set(Word::Joined, 1);
         // As each of the commands does: a node that comes and goes.
         let bus = Bus::options().existing().open(&path)?;
-        child.set(Word::Joined, 1);
         look(child, &bus)?;
         match bus.repair() {
             Ok(_) => {}

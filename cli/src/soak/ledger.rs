@@ -246,6 +246,14 @@ impl Ledger {
             if books.begun && next != published {
                 faults.push(format!("lane {lane} was read to {next} of {published}"));
             }
+            // What was not even tried when it had its place is for it, from the first message on.
+            let most = self.bounds.get(lane).map_or(u64::MAX, |bounds| bounds.most);
+            if !books.begun && self.missed == 0 && published > most {
+                faults.push(format!(
+                    "nothing came of lane {lane}, which has {published} messages, those from \
+                     {most} on published after this subscriber had joined"
+                ));
+            }
         }
         let total: u64 = published.iter().sum();
         if self.place.is_some_and(|place| place != total) {

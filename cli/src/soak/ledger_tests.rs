@@ -79,6 +79,15 @@ fn newcomer_begins_where_it_may() {
 }
 
 #[test]
+fn lane_of_which_nothing_came_is_a_loss() {
+    let mut books = books(RELIABLE, Begins::Later);
+    assert_eq!(enter(&mut books, 0, 5, 1, 3), "");
+    assert_eq!(books.settle(&[6, 7]), [""; 0]);
+    let faults = books.settle(&[6, 8]);
+    assert!(faults.len() == 1 && faults[0].starts_with("nothing came of lane 1"), "{faults:?}");
+}
+
+#[test]
 fn reported_gaps_add_up() {
     let mut books = books(LOSSY, Begins::AtBirth);
     assert_eq!(enter(&mut books, 0, 0, 1, 0), "");

@@ -20,10 +20,10 @@ use super::sabotage::Sabotage;
 const FILL_BYTES: usize = 900;
 
 /// Everybody has left: repairs, and says what is left all the same.
-pub fn check(place: &Place, sabotage: Option<Sabotage>) -> Result<Vec<String>> {
+pub fn check(place: &Place, sabotage: &[Sabotage]) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     let bus = place.open()?;
-    if sabotage == Some(Sabotage::Leak) {
+    if sabotage.contains(&Sabotage::Leak) {
         let topic = CELLS[0].builder::<Raw>(&place.open()?).open()?;
         std::mem::forget(topic.subscriber(Start::Oldest)?);
     }
@@ -46,6 +46,11 @@ pub fn check(place: &Place, sabotage: Option<Sabotage>) -> Result<Vec<String>> {
         };
         let left = left.with_context(|| format!("on topic {}", cell.name))?;
         faults.extend(left.into_iter().map(|what| format!("{}: {what}", cell.name)));
+    }
+    if sabotage.contains(&Sabotage::Files) {
+        for folder in [place.path.clone(), place.path.join(format!("{}.topic", CELLS[1].name))] {
+            std::fs::write(folder.join("stray"), "").context("cannot leave a file behind")?;
+        }
     }
     faults.extend(check_files(&place.path)?);
     Ok(faults)

@@ -57,6 +57,8 @@ pub struct Outcome {
     pub recovery: Vec<RecoveryTime>,
     /// Times that were not measured, because somebody was stopped or killed meanwhile.
     pub recovery_dropped: u64,
+    /// The longest of these, until the survivor went on or was killed, not counting stops.
+    pub recovery_dropped_max_ns: u64,
     /// Times that the machine did not run the supervisor for more than a second.
     pub machine_stood_still: u64,
     /// What every cell did.
@@ -155,6 +157,7 @@ pub fn of(
         views_compared: totals.iter().map(|total| total.tally.views).sum(),
         recovery,
         recovery_dropped: run.recovery.dropped,
+        recovery_dropped_max_ns: run.recovery.dropped_oldest.as_nanos() as u64,
         machine_stood_still: run.recovery.away,
         cells,
         supervisor_kib: [kib.0, kib.1],

@@ -1,4 +1,5 @@
-//! Things that a child does wrong on purpose, each to see that one kind of check can fail.
+//! Things that a process does wrong on purpose, each to see that one kind of check can fail. Several
+//! can be done in one run: each has a seat of its own, mostly in a cell of its own.
 
 use clap::ValueEnum;
 
@@ -15,10 +16,16 @@ pub enum Sabotage {
     Repeat,
     /// A publisher says that it committed what it never sent.
     Commit,
+    /// A publisher counts a message that it did not send.
+    Boast,
+    /// A publisher does not count a message that it sent.
+    Forget,
     /// A subscriber of a reliable topic forgets a message that it received.
     Lose,
     /// A subscriber receives a message twice.
     Twice,
+    /// A visitor asks for another sequence than it expects.
+    Sequence,
     /// A subscriber of a lossy topic is told of a miss that nobody counted.
     Missed,
     /// A subscriber of a lossy topic is not told of a miss.
@@ -33,33 +40,46 @@ pub enum Sabotage {
     View,
     /// A subscriber stops receiving.
     Wedge,
-    /// A process ends by itself.
+    /// A subscriber goes on, but so slowly that it only ever meets what is old.
+    Trickle,
+    /// A subscriber ends by itself: a death that nobody counted.
     Crash,
-    /// Something of the bus stays behind.
+    /// A publisher does.
+    Vanish,
+    /// The supervisor counts kills that nobody made.
+    Phantom,
+    /// The supervisor leaves a place in a topic behind.
     Leak,
+    /// The supervisor leaves files behind.
+    Files,
 }
 
 impl Sabotage {
+    /// Who does it: the cell, the job, and whether it is killed at times. `None` for the supervisor.
+    fn culprit(self) -> Option<(&'static str, Job, bool)> {
+        Some(match self {
+            Self::Checksum => ("typed", Job::Publish, false),
+            Self::Skip => ("large", Job::Publish, false),
+            Self::Repeat => ("ordered", Job::Publish, false),
+            Self::Commit | Self::Vanish => ("reliable", Job::Publish, false),
+            Self::Boast => ("evicting", Job::Publish, false),
+            Self::Forget => ("ordered-lossy", Job::Publish, false),
+            Self::Lose | Self::Wedge => ("reliable", Job::Subscribe(Way::Block), false),
+            Self::Twice | Self::Crash => ("large", Job::Subscribe(Way::Block), false),
+            Self::Sequence => ("alone", Job::Visit, true),
+            Self::Missed => ("lossy", Job::Subscribe(Way::Slow), false),
+            Self::Silence => ("lossy", Job::Subscribe(Way::Slow), true),
+            Self::Order => ("ordered", Job::Subscribe(Way::Batch), false),
+            Self::Evicted => ("evicting", Job::Subscribe(Way::Stuck), false),
+            Self::Untold => ("evicting", Job::Subscribe(Way::Stuck), true),
+            Self::View | Self::Trickle => ("typed", Job::Subscribe(Way::Views), false),
+            Self::Phantom | Self::Leak | Self::Files => return None,
+        })
+    }
+
     /// Whether the process in this seat is the one that does it.
     pub fn is_done_by(self, cell: usize, seat: &Seat) -> bool {
-        let name = match self {
-            Self::Missed | Self::Silence => "lossy",
-            Self::Order => "ordered",
-            Self::Evicted | Self::Untold => "evicting",
-            Self::View => "typed",
-            Self::Leak => return false,
-            _ => "reliable",
-        };
-        let job = match self {
-            Self::Checksum | Self::Skip | Self::Repeat | Self::Commit => Job::Publish,
-            Self::Lose | Self::Twice | Self::Wedge | Self::Crash => Job::Subscribe(Way::Block),
-            Self::Missed | Self::Silence => Job::Subscribe(Way::Slow),
-            Self::Order => Job::Subscribe(Way::Batch),
-            Self::Evicted | Self::Untold => Job::Subscribe(Way::Stuck),
-            Self::View => Job::Subscribe(Way::Views),
-            Self::Leak => return false,
-        };
-        CELLS[cell].name == name && seat.job == job && !seat.mortal
+        self.culprit() == Some((CELLS[cell].name, seat.job, seat.mortal))
     }
 }
 
@@ -72,7 +92,7 @@ mod tests {
     fn each_is_done_by_one_process() {
         for &sabotage in Sabotage::value_variants() {
             let count = seats().filter(|(cell, seat)| sabotage.is_done_by(*cell, seat)).count();
-            assert_eq!(count, usize::from(sabotage != Sabotage::Leak), "{sabotage:?}");
+            assert_eq!(count, usize::from(sabotage.culprit().is_some()), "{sabotage:?}");
         }
     }
 }

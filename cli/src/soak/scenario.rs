@@ -80,7 +80,7 @@ impl Blows {
 pub fn run(arguments: &SoakArguments) -> Result<Outcome> {
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
     let place = Place::new(arguments.directory.as_deref())?;
-    let crew = Crew::new(place.path.clone(), seed, arguments.sabotage)?;
+    let crew = Crew::new(place.path.clone(), seed, arguments.sabotage.clone())?;
     interruptible(&crew)?;
     let time = Duration::from_secs_f64(arguments.minutes * 60.0);
     let cells = CELLS.len();
@@ -88,7 +88,7 @@ pub fn run(arguments: &SoakArguments) -> Result<Outcome> {
         crew,
         show: Show::new(time),
         place,
-        recovery: Recovery::new(),
+        recovery: Recovery::new(Duration::from_secs_f64(arguments.standstill_seconds)),
         comparisons: (0..cells).map(|_| Comparison::default()).collect(),
         blows: Blows {
             kills: vec![0; cells],
@@ -112,7 +112,7 @@ pub fn run(arguments: &SoakArguments) -> Result<Outcome> {
     run.work(began + time, seed, per_second)?;
     let elapsed = began.elapsed();
     let kib = (kib, resident_kib());
-    let totals = ending::end(&mut run, holdings, arguments.sabotage)?;
+    let totals = ending::end(&mut run, holdings, &arguments.sabotage)?;
     run.show.end();
     let outcome = outcome::of(&run, totals, (seed, per_second), elapsed, kib);
     // Whoever is left of a run that failed has nothing more to say.
@@ -182,7 +182,7 @@ impl Run {
         self.recovery.start();
         while Instant::now() < until && !self.broken && !self.interrupted {
             let now = Instant::now();
-            self.recovery.tick();
+            self.recovery.tick(&self.crew);
             match killer.blow(now) {
                 Some(Blow::Kill { mortal }) => self.kill(mortals[mortal])?,
                 Some(Blow::Stop { seat, time }) => self.stop(seat, time),
@@ -191,9 +191,7 @@ impl Run {
                     self.listen(due)?;
                 }
             }
-            for cell in self.crew.go_on(now) {
-                self.stirred(cell);
-            }
+            self.crew.go_on(now);
             for fault in self.recovery.look(&self.crew)? {
                 self.fault(fault);
             }
@@ -202,6 +200,9 @@ impl Run {
                 self.look_for_wedges()?;
                 self.show.look(&self.crew, &self.blows, self.fault_count);
             }
+        }
+        for fault in self.recovery.end(&self.crew) {
+            self.fault(fault);
         }
         Ok(())
     }
@@ -226,25 +227,13 @@ impl Run {
         if self.crew.stop(seat, Instant::now() + time) {
             self.blows.stops += 1;
             self.blows.long_stops += u64::from(time >= Duration::from_secs(1));
-            self.stirred(self.crew.members[seat].cell);
-        }
-    }
-
-    /// Somebody in a cell was stopped, or goes on.
-    fn stirred(&mut self, cell: usize) {
-        match CELLS[cell].has_topic() {
-            true => self.recovery.stopped(cell),
-            // Creators hold up each other, an inspector anybody.
-            false => (0..CELLS.len()).for_each(|cell| self.recovery.stopped(cell)),
         }
     }
 
     /// Lets everybody who is stopped go on.
     pub fn release(&mut self) {
         let far = Instant::now() + Duration::from_secs(86_400);
-        for cell in self.crew.go_on(far) {
-            self.stirred(cell);
-        }
+        self.crew.go_on(far);
     }
 
     /// Takes in what happens until then.
@@ -308,10 +297,10 @@ impl Run {
         let wedged = self.recovery.wedged(&self.crew);
         let wedged: Vec<_> = wedged.iter().map(|member| (member.name(), member.cell)).collect();
         for (name, cell) in &wedged {
-            let seconds = super::recovery::STANDSTILL_MAX.as_secs();
+            let seconds = self.recovery.standstill_max.as_secs();
             let info = ending::describe(&self.place, CELLS[*cell].name);
             self.fault(format!(
-                "{name} has stood still for {seconds} s with nobody stopped: {info}"
+                "{name} has stood still for {seconds} s, not counting stops: {info}"
             ));
         }
         self.broken |= !wedged.is_empty();

@@ -47,12 +47,14 @@ fn figures(outcome: &Outcome) -> String {
         outcome.kills.iter().map(|(job, kills)| some(*kills, job, &format!("{job}s"))).collect();
     let [before, after] = outcome.supervisor_kib.map(|kib| bytes(kib << 10));
     let dropped = some(outcome.recovery_dropped, "time was", "times were");
+    let oldest = duration(outcome.recovery_dropped_max_ns);
     format!(
         "{} processes for {:.1} s, seed {}\n\
          killed   {} ({})\n\
          stopped  {} for 100 ms to 2.5 s, {} of them for more than 1 s\n\
          checked  {} messages, {} of one order by two subscribers each, {} held for a while\n\
-         dropped  {dropped} not measured, because somebody was stopped or killed meanwhile\n\
+         dropped  {dropped} not measured, because somebody was stopped or killed meanwhile, the \
+         longest of {oldest} without the stops\n\
          machine  stood still {} for more than 1 s\n\
          memory   of the supervisor: {before} at the beginning, {after} at the end",
         outcome.processes,

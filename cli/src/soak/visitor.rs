@@ -12,6 +12,7 @@ use super::cells::Way;
 use super::child::Child;
 use super::ledger::{Begins, Bounds};
 use super::parcel::Parcel;
+use super::sabotage::Sabotage;
 use super::subscriber::{Books, Look};
 
 /// A visit is over after so many messages at the latest …
@@ -60,19 +61,23 @@ fn join<'a, P: Parcel>(
         }
         Err(error) => bail!("cannot join at {start:?}: {error}"),
     };
+    let options = &child.cell().options;
     let begins = match start {
-        Start::Sequence(_) => Begins::Somewhere,
+        // A place of the order says nothing of the lanes.
+        Start::Sequence(_) if options.ordered => Begins::Somewhere,
         _ => Begins::Later,
     };
-    let least = |committed: u64| match start {
-        Start::Latest => committed,
-        Start::Last(count) => committed.saturating_sub(count),
-        _ => 0,
+    let wrong = u64::from(child.spoils(Sabotage::Sequence));
+    let bound = |(committed, most): (u64, u64)| match start {
+        Start::Latest => Bounds { least: committed, most },
+        Start::Last(count) => Bounds { least: committed.saturating_sub(count), most },
+        // Exactly there in every lane, but for those that were not born: they begin at 0.
+        Start::Sequence(wanted) if committed == 0 => Bounds { least: 0, most: wanted },
+        Start::Sequence(wanted) => Bounds { least: wanted + wrong, most: wanted + wrong },
+        Start::Oldest => Bounds { least: 0, most },
     };
-    let bound = |(committed, most)| Bounds { least: least(committed), most };
     let bounds = committed.into_iter().zip(child.tried()).map(bound).collect();
     let mut books = Books::new(child, subscriber, begins, bounds);
-    let options = &child.cell().options;
     if let (Start::Sequence(wanted), true, false) = (start, options.ordered, options.lossy) {
         // Where there is one order and nothing is lost, the first message is known.
         books.expect_first(wanted);
