@@ -14,8 +14,11 @@ pub mod order;
 pub mod schema;
 pub mod topic;
 
+/// What a target does with bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("lane", lane::run),
     ("message", message::run),
     ("open", open::run),

@@ -148,7 +148,7 @@ fn read_until(
             Poll::Frame { offset, len } => {
                 let number = reader.sequence();
                 assert_eq!(reader.lane().payload(offset, len), content(lane as u32, number, len));
-                if number % 7 == 0 {
+                if number.is_multiple_of(7) {
                     let physical = reader.pinned().expect("it stands there");
                     rig.pins.pin(lane, physical, slot);
                     keep([offset as u64, len as u64, number, physical as u64]);

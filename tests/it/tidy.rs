@@ -115,7 +115,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     all
 }
 
-const EVERYTHING: &[&str] = &["src", "cli", "tests", "benches", "examples", "loom-tests"];
+const EVERYTHING: &[&str] = &["src", "cli", "tests", "benches", "examples", "loom-tests", "fuzz"];
 
 /// Fails with one line for each thing that is wrong.
 fn nothing_wrong(wrong: &[String]) {
