@@ -51,10 +51,10 @@ fn compare<T: Owned>(payload: &[u8]) {
     }
 }
 
-fn independent<T: Owned>(payload: &[u8]) -> capnp::Result<TypedBuilder<T>> {
+fn independent<T: Owned>(mut payload: &[u8]) -> capnp::Result<TypedBuilder<T>> {
     let limit = (payload.len().div_ceil(8).max(64)).saturating_mul(8);
     let options = ReaderOptions { traversal_limit_in_words: Some(limit), nesting_limit: 64 };
-    let reader = capnp::serialize::read_message(payload, options)?;
+    let reader = capnp::serialize::read_message_from_flat_slice(&mut payload, options)?;
     let mut builder = Builder::new(HeapAllocator::new());
     builder.set_root(reader.get_root::<T::Reader<'_>>()?)?;
     Ok(builder.into_typed())
