@@ -3,10 +3,10 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
-use crate::shm::home::{Folder, Home};
+use crate::shm::home::{Folder, Home, SHARED_MODE};
 use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
-use crate::shm::node::{Node, NodeLock, NodeTable, SLOT_BYTES};
+use crate::shm::node::{own_namespace, Node, NodeLock, NodeTable, SLOT_BYTES};
 use crate::shm::sys;
 use crate::topic::core::Core;
 use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
@@ -26,6 +26,8 @@ pub struct Member {
     table: NodeTable,
     /// What became of the control file of the bus.
     loss: Loss,
+    /// The inode of the PID namespace of this process.
+    namespace: u32,
 }
 
 impl Member {
@@ -61,9 +63,13 @@ impl Member {
         self.lock.is_alive(node)
     }
 
-    /// The process of a node.
-    pub fn pid_of(&self, node: u32) -> Option<u32> {
-        self.table.pid_of(node)
+    /// The process of a node, if the node is still known.
+    pub fn process_of(&self, node: u32) -> Option<Process> {
+        self.table.find(node).map(|node| self.process(&node))
+    }
+
+    fn process(&self, node: &Node) -> Process {
+        Process { pid: node.pid, is_elsewhere: node.namespace != self.namespace }
     }
 }
 
@@ -93,9 +99,14 @@ pub struct BusOptions {
 }
 
 impl BusOptions {
-    /// Lets the members of the directory's group use the bus (mode 0770). Topics need `mode(0o660)` as well.
+    /// Shares the bus with a group: its members open it with this option, too, by the same path, and nobody else gets
+    /// in. Topics let the group take part as well, unless their [`mode`](TopicBuilder::mode) says otherwise.
+    ///
+    /// The group is that of the folder that the bus is made in if that hands its group on (`chmod g+s`), else that of
+    /// this process. Everybody writes lanes of their own, which the others can only read. What somebody made can be
+    /// removed by them and by whoever made the bus.
     pub fn group(mut self) -> Self {
-        self.mode = 0o770;
+        self.mode = SHARED_MODE;
         self
     }
 
@@ -115,10 +126,15 @@ impl BusOptions {
         let folder = if self.create {
             home.open_bus(self.mode, |folder| build(folder, self.mode & 0o660))?.0
         } else {
-            home.open_existing_bus().map_err(|error| match error.kind() {
+            let shared = self.mode == SHARED_MODE;
+            home.open_existing_bus(shared).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => Error::new(
                     ErrorKind::NotFound,
-                    format!("there is no bus at {}", home.path().display()),
+                    format!(
+                        "there is no bus at {}; start what makes it, or open it without \
+                         BusOptions::existing",
+                        home.path().display()
+                    ),
                 ),
                 _ => error,
             })?
@@ -183,8 +199,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// `Permission` if the directory belongs to somebody else or is open to others, `Mismatch` if the bus was made by
-    /// another version, `NoSpace`, `Limit`, `Corrupt`.
+    /// `Permission` if the directory belongs to somebody else or is open to others, or if everybody may exchange what
+    /// is in its parent; `Mismatch` if the bus was made by another version; `NoSpace`, `Limit`, `Corrupt`.
     pub fn open(name_or_path: &str) -> Result<Self> {
         Self::options().open(name_or_path)
     }
@@ -228,7 +244,8 @@ impl Bus {
         table.join(&lock, std::process::id())?;
         loss.probe(region.last(), header.identity);
         loss.check(&what)?;
-        Ok(Self { member: Arc::new(Member { home, folder, lock, table, loss }) })
+        let namespace = own_namespace();
+        Ok(Self { member: Arc::new(Member { home, folder, lock, table, loss, namespace }) })
     }
 
     /// Names a topic of this bus, to create or open it. `T` is [`Raw`](crate::Raw) for bytes or the `Owned` type of a
@@ -259,7 +276,8 @@ impl Bus {
         let opened =
             folder.open_folder(&format!("{topic}.topic")).map_err(|error| match error.kind() {
                 ErrorKind::NotFound => {
-                    Error::new(ErrorKind::NotFound, format!("bus {folder} has no topic {topic}"))
+                    let text = format!("bus {folder} has no topic {topic}; create it first");
+                    Error::new(ErrorKind::NotFound, text)
                 }
                 _ => error,
             })?;
@@ -289,7 +307,8 @@ impl Bus {
     }
 
     /// Repairs now what the dead left in every topic. Nobody needs this to go on: whoever is hindered repairs by
-    /// itself. What hinders nobody, such as the half-built files of a builder that died, stays until it is called.
+    /// itself. What hinders nobody, such as the half-built files of a builder that died, stays until it is called. On
+    /// a bus of a group, a topic that another member keeps for itself is left to that member.
     ///
     /// # Errors
     ///
@@ -300,10 +319,14 @@ impl Bus {
             RepairReport { nodes: self.member.table.reap(&self.member.lock), ..Default::default() };
         let (home, folder) = (&self.member.home, self.member.folder());
         report.temporaries = home.sweep_temporaries() + folder.sweep_temporaries();
+        let shared = folder.is_shared()?;
         let mut failed = None;
         for topic in self.topics()? {
-            let core = self.open_core(&topic, Access::Write);
-            if let Err(error) = core.and_then(|core| repair(&core, &mut report)) {
+            let repaired = match self.open_core(&topic, Access::Write) {
+                Err(error) if shared && error.kind() == ErrorKind::Permission => Ok(()),
+                opened => opened.and_then(|core| repair(&core, &mut report)),
+            };
+            if let Err(error) = repaired {
                 failed = failed.or(Some(error));
             }
         }
@@ -317,6 +340,7 @@ impl Bus {
             node: node.id,
             pid: node.pid,
             pid_namespace: node.namespace,
+            is_elsewhere: self.member.process(&node).is_elsewhere,
             alive: self.member.is_alive(node.id),
         };
         self.member.table.nodes().into_iter().map(info).collect()
@@ -339,6 +363,22 @@ impl fmt::Debug for Bus {
     }
 }
 
+/// A process that is a member of a bus, to show to people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// Its number, in the PID namespace that it runs in.
+    pub pid: u32,
+    /// Whether that is another PID namespace than that of this process, in which another process may have the number.
+    pub is_elsewhere: bool,
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.is_elsewhere { " in another PID namespace" } else { "" };
+        write!(f, "process {}{place}", self.pid)
+    }
+}
+
 /// A member of a bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -348,6 +388,9 @@ pub struct NodeInfo {
     pub pid: u32,
     /// The inode of that name space; 0 if it is not known.
     pub pid_namespace: u32,
+    /// Whether that is another name space than that of this process: then `pid` is its number there, and here another
+    /// process may have it.
+    pub is_elsewhere: bool,
     /// Whether the kernel still holds its lock.
     pub alive: bool,
 }

@@ -55,19 +55,14 @@ impl Error {
         Self { inner: Box::new(Inner { kind, message: message.into(), source: None }) }
     }
 
-    /// An operating-system error with what was being done, on which path.
+    /// An operating-system error with what was being done, on which path. Says what to do where there is something to
+    /// do.
     pub(crate) fn io(what: impl fmt::Display, source: std::io::Error) -> Self {
-        let kind = match source.kind() {
-            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            std::io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
-            std::io::ErrorKind::PermissionDenied => ErrorKind::Permission,
-            std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Permission,
-            std::io::ErrorKind::StorageFull
-            | std::io::ErrorKind::QuotaExceeded
-            | std::io::ErrorKind::OutOfMemory => ErrorKind::NoSpace,
-            _ => ErrorKind::Io,
+        let (kind, message) = match source.raw_os_error().and_then(meaning) {
+            Some((kind, why)) => (kind, format!("{what}: {why}")),
+            None => (ErrorKind::Io, format!("{what}: {source}")),
         };
-        Self { inner: Box::new(Inner { kind, message: what.to_string(), source: Some(source) }) }
+        Self { inner: Box::new(Inner { kind, message, source: Some(source) }) }
     }
 
     /// A value in a shared file that the format does not allow.
@@ -79,7 +74,10 @@ impl Error {
     ) -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            format!("{file} is damaged: {field} is {found}, expected {expected}"),
+            format!(
+                "{file} is damaged: {field} is {found}, expected {expected}; to start over, remove \
+                 the topic or the bus that it belongs to"
+            ),
         )
     }
 
@@ -89,12 +87,59 @@ impl Error {
     }
 }
 
+/// What an error number of the operating system means for somebody who uses files, and what to do about it.
+fn meaning(number: i32) -> Option<(ErrorKind, &'static str)> {
+    Some(match number {
+        libc::EACCES | libc::EPERM => (
+            ErrorKind::Permission,
+            "this user may not; it takes the right to read, write and enter the folder, which its owner has, and a \
+             group that the owner shares the bus with (BusOptions::group)",
+        ),
+        libc::EROFS => (
+            ErrorKind::Permission,
+            "its file system is mounted read-only; mount it to be written, or use a bus elsewhere",
+        ),
+        libc::ELOOP => (
+            ErrorKind::Permission,
+            "it is a symbolic link, which is not followed; remove it, or name what it points to",
+        ),
+        libc::ENAMETOOLONG => {
+            (ErrorKind::Invalid, "the file system does not allow so long a name; use a shorter one")
+        }
+        libc::EMFILE => (
+            ErrorKind::Limit,
+            "this process has too many files open; close some or raise its limit (ulimit -n)",
+        ),
+        libc::ENFILE => (
+            ErrorKind::Limit,
+            "this machine has too many files open; close some or raise its limit (sysctl fs.file-max)",
+        ),
+        libc::ENOENT => (ErrorKind::NotFound, "it does not exist"),
+        libc::EEXIST => (ErrorKind::AlreadyExists, "it exists already"),
+        libc::ENOSPC | libc::EDQUOT => (
+            ErrorKind::NoSpace,
+            "its file system has no room for another file; remove some, or give it more room (for /dev/shm: mount -o \
+             remount,size=...,nr_inodes=... /dev/shm)",
+        ),
+        libc::ENOMEM => {
+            (ErrorKind::NoSpace, "there is no memory for it; free some, or raise the limit (ulimit -v)")
+        }
+        libc::EISDIR => {
+            (ErrorKind::Corrupt, "it is a folder, expected a file; remove it to start over")
+        }
+        libc::ENXIO => {
+            (ErrorKind::Corrupt, "it is a socket or a device, expected a file; remove it to start over")
+        }
+        libc::ENOTDIR => {
+            (ErrorKind::Corrupt, "it is a file, expected a folder; remove it to start over")
+        }
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.inner.source {
-            Some(source) => write!(f, "{}: {source}", self.inner.message),
-            None => f.write_str(&self.inner.message),
-        }
+        f.write_str(&self.inner.message)
     }
 }
 

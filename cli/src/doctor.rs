@@ -8,7 +8,7 @@ use serde::Serialize;
 use windlass::{Bus, RepairReport};
 
 use crate::args::DoctorArguments;
-use crate::info::blockers;
+use crate::info::{blockers, process};
 use crate::output::{self, some};
 
 /// What the command found and did.
@@ -38,7 +38,7 @@ struct Diagnosis {
 
 /// `windlass doctor`.
 pub fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
-    let bus = Bus::options().existing().open(&arguments.bus.bus)?;
+    let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let mut diagnosis = Diagnosis { bus: bus.path().display().to_string(), ..Diagnosis::default() };
     examine(&bus, &mut diagnosis)?;
     match bus.repair() {
@@ -62,6 +62,8 @@ fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
         let info = match bus.inspect(&topic) {
             Ok(info) => info,
             Err(error) if error.kind() == windlass::ErrorKind::NotFound => continue,
+            // That of somebody else, who repairs it; one of this user is said to be denied by the repair.
+            Err(error) if error.kind() == windlass::ErrorKind::Permission => continue,
             Err(error) => {
                 diagnosis.damaged.push(error.to_string());
                 continue;
@@ -69,8 +71,11 @@ fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
         };
         let dead = info.subscribers.iter().filter(|subscriber| !subscriber.alive);
         diagnosis.found.extend(dead.map(|subscriber| {
-            let pid = subscriber.pid.map_or(String::new(), |pid| format!(" of process {pid}"));
-            format!("topic {topic}: subscriber slot {}{pid} is held by the dead", subscriber.slot)
+            let whose = match subscriber.pid {
+                Some(_) => format!(" of {}", process(subscriber.pid, subscriber.is_elsewhere)),
+                None => String::new(),
+            };
+            format!("topic {topic}: subscriber slot {}{whose} is held by the dead", subscriber.slot)
         }));
         let waiting = blockers(&info);
         diagnosis.waiting.extend(waiting.iter().map(|who| format!("topic {topic}: {who}")));

@@ -39,6 +39,7 @@ struct Publisher {
     lane: u32,
     node: u32,
     pid: Option<u32>,
+    is_elsewhere: bool,
     alive: bool,
     published: u64,
     oldest: u64,
@@ -53,6 +54,7 @@ struct Subscriber {
     slot: u32,
     node: u32,
     pid: Option<u32>,
+    is_elsewhere: bool,
     alive: bool,
     state: &'static str,
     received: u64,
@@ -73,7 +75,7 @@ struct Counters {
 
 /// `windlass info`.
 pub fn run(arguments: &InfoArguments) -> Result<ExitCode> {
-    let bus = Bus::options().existing().open(&arguments.bus.bus)?;
+    let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let info = Info::new(bus.path().display().to_string(), bus.inspect(&arguments.topic)?);
     if arguments.json {
         output::json(&info)?;
@@ -120,6 +122,7 @@ impl Publisher {
             lane: info.lane,
             node: info.node,
             pid: info.pid,
+            is_elsewhere: info.is_elsewhere,
             alive: info.alive,
             published: info.published,
             oldest: info.oldest,
@@ -137,6 +140,7 @@ impl Subscriber {
             slot: info.slot,
             node: info.node,
             pid: info.pid,
+            is_elsewhere: info.is_elsewhere,
             alive: info.alive,
             state: match info.state {
                 SubscriberState::Joining => "joining",
@@ -171,15 +175,22 @@ pub fn blockers(info: &TopicInfo) -> Vec<String> {
         Some(format!(
             "the publisher of lane {} ({}) waits for subscriber {slot} ({}), {behind}",
             publisher.lane,
-            process(publisher.pid),
-            process(subscriber.pid),
+            process(publisher.pid, publisher.is_elsewhere),
+            process(subscriber.pid, subscriber.is_elsewhere),
         ))
     };
     blocked.filter_map(sentence).collect()
 }
 
-fn process(pid: Option<u32>) -> String {
-    pid.map_or("an unknown process".to_owned(), |pid| format!("process {pid}"))
+/// A process in a sentence.
+pub fn process(pid: Option<u32>, is_elsewhere: bool) -> String {
+    let place = if is_elsewhere { " in another PID namespace" } else { "" };
+    pid.map_or("an unknown process".to_owned(), |pid| format!("process {pid}{place}"))
+}
+
+/// A process in a table.
+fn process_cell(pid: Option<u32>, is_elsewhere: bool) -> String {
+    known(pid) + if is_elsewhere { " elsewhere" } else { "" }
 }
 
 fn page(info: &Info) -> String {
@@ -242,7 +253,7 @@ fn publishers(info: &Info) -> String {
     for publisher in &info.publishers {
         table.add_row([
             publisher.lane.to_string(),
-            known(publisher.pid),
+            process_cell(publisher.pid, publisher.is_elsewhere),
             publisher.node.to_string(),
             if publisher.alive { "alive" } else { "vacant" }.to_owned(),
             count(publisher.published),
@@ -265,7 +276,7 @@ fn subscribers(info: &Info) -> String {
         };
         table.add_row([
             subscriber.slot.to_string(),
-            known(subscriber.pid),
+            process_cell(subscriber.pid, subscriber.is_elsewhere),
             subscriber.node.to_string(),
             if subscriber.alive { subscriber.state } else { "dead" }.to_owned(),
             count(subscriber.received),

@@ -47,7 +47,7 @@ struct Summary {
 
 /// `windlass list`.
 pub fn run(arguments: &ListArguments) -> Result<ExitCode> {
-    let bus = Bus::options().existing().open(&arguments.bus.bus)?;
+    let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let topics = bus.topics()?.into_iter().filter_map(|name| entry(&bus, name)).collect();
     let list = List { bus: bus.path().display().to_string(), topics };
     if arguments.json {

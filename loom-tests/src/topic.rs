@@ -183,7 +183,7 @@ pub fn repair_order(writer: &Writer, log: &Log) {
     let append = |position| {
         order.append(Place { lane, position });
     };
-    writer.positions_from(order.ordered(lane), append).expect("the lane is sound");
+    writer.lane().positions_from(order.ordered(lane), append).expect("the lane is sound");
 }
 
 /// Takes the message at the cursor if there is one, checks that it is the one due, and returns its sequence.

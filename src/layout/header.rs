@@ -102,15 +102,19 @@ impl Header {
             // Relaxed: static since before the file had its name.
             *word = region.word(index * 8).load(Relaxed);
         }
+        // On a machine of the other byte order the whole header was written in that order.
+        if raw.0[0] == MAGIC.swap_bytes() || (raw.0[0] == MAGIC && raw.0[2] != BYTE_ORDER) {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                format!(
+                    "{file} was written by a machine with another byte order; use it there, or \
+                     remove the bus to start over"
+                ),
+            ));
+        }
         if raw.0[0] != MAGIC {
             let found = format!("{:#018x}", raw.0[0]);
             return Err(Error::corrupt(file, "the magic number", found, "that of a windlass file"));
-        }
-        if raw.0[2] != BYTE_ORDER {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                format!("{file} was written by a machine with another byte order"),
-            ));
         }
         let version = (raw.0[1] >> 32) as u32;
         if version != VERSION {

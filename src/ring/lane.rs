@@ -241,6 +241,38 @@ impl Lane {
         }
     }
 
+    /// The oldest logical segment from which on all are mapped up to `newest`.
+    pub(super) fn oldest_before(&self, newest: u64) -> Result<u64, Corrupt> {
+        let mut oldest = newest;
+        while oldest > 0 && self.entry(oldest - 1)?.maps(oldest - 1) {
+            oldest -= 1;
+        }
+        Ok(oldest)
+    }
+
+    /// Follows the committed frames from `position` on, which must be a frame boundary of a live segment; calls `each`
+    /// with every position. Used by the holder of the lease, to append to an order log what a dead publisher did not.
+    pub fn positions_from(&self, position: u64, mut each: impl FnMut(u64)) -> Result<(), Corrupt> {
+        let newest = self.newest()?;
+        for logical in self.logical_of(position).max(self.oldest_before(newest)?)..=newest {
+            let entry = self.entry(logical)?;
+            if !entry.maps(logical) {
+                return Err(Corrupt);
+            }
+            let base = self.base_of(entry.physical());
+            let (mut at, mut sequence) = (PROLOGUE, self.first_sequence(base, logical)?);
+            while let Head::Frame(len) = self.head(base, at, sequence) {
+                let here = self.position(logical, at);
+                if here >= position {
+                    each(here);
+                }
+                at += frame::frame_bytes(len);
+                sequence += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Sequence that is due next, and its position, read without a pin by somebody who only looks: `None` if it was
     /// overtaken.
     pub fn look_at_tail(&self) -> Result<Option<(u64, u64)>, Corrupt> {

@@ -60,10 +60,7 @@ impl Writer {
         if head != Head::Empty {
             return Err(Corrupt);
         }
-        let mut oldest = logical;
-        while oldest > 0 && lane.entry(oldest - 1)?.maps(oldest - 1) {
-            oldest -= 1;
-        }
+        let oldest = lane.oldest_before(logical)?;
         Ok(Self { lane, base, tail, clean: tail + WORD, logical, oldest, sequence })
     }
 
@@ -89,7 +86,6 @@ impl Writer {
     }
 
     /// The lane.
-    #[cfg(windlass_loom)]
     pub fn lane(&self) -> &Lane {
         &self.lane
     }
@@ -202,31 +198,6 @@ impl Writer {
         self.tail = PROLOGUE;
         self.clean = PROLOGUE + WORD;
         self.logical = logical;
-    }
-
-    /// Follows the committed frames from `position` on, which must be a frame boundary of a live segment; calls
-    /// `each` with every position. Used to append to an order log what a dead publisher did not.
-    pub fn positions_from(&self, position: u64, mut each: impl FnMut(u64)) -> Result<(), Corrupt> {
-        let lane = &self.lane;
-        let mut logical = lane.logical_of(position).max(self.oldest);
-        while logical <= self.logical {
-            let entry = lane.entry(logical)?;
-            if !entry.maps(logical) {
-                return Err(Corrupt);
-            }
-            let base = lane.base_of(entry.physical());
-            let (mut at, mut sequence) = (PROLOGUE, lane.first_sequence(base, logical)?);
-            while let Head::Frame(len) = lane.head(base, at, sequence) {
-                let here = lane.position(logical, at);
-                if here >= position {
-                    each(here);
-                }
-                at += frame::frame_bytes(len);
-                sequence += 1;
-            }
-            logical += 1;
-        }
-        Ok(())
     }
 
     /// Counts a wait for room.

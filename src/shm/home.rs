@@ -29,6 +29,8 @@
 
 mod directory;
 mod memory;
+mod temporary;
+mod trust;
 
 use super::map::Access;
 use super::place::Region;
@@ -39,6 +41,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use temporary::Temporary;
 
 /// Names the directory that holds the buses that are opened by name.
 pub const ROOT_VARIABLE: &str = "WINDLASS_ROOT";
@@ -70,10 +73,19 @@ pub fn check_name(kind: &str, name: &str) -> Result<()> {
     ))
 }
 
+/// The bits of a folder's mode that are for its group.
+const GROUP: u32 = 0o070;
+
+/// The mode of a folder that lets its group take part: what is made in it belongs to the same group, and is removed or
+/// replaced only by whoever made it, or made the folder.
+pub const SHARED_MODE: u32 = 0o3770;
+
 /// The place of one bus: the folder that it is, or will be, in, and its name there.
 pub struct Home {
     parent: Folder,
     bus: String,
+    /// Whether the folder is one that no other user may enter.
+    is_private: bool,
 }
 
 impl Home {
@@ -85,7 +97,7 @@ impl Home {
     /// `Invalid` for a bad name; `NotFound` if the parent of a path does not exist; `Permission` if
     /// the directory of the user is not the user's alone.
     pub fn find(name_or_path: &str) -> Result<Self> {
-        let (parent, bus) = if name_or_path.contains('/') {
+        let (parent, bus, is_private) = if name_or_path.contains('/') {
             let path = Path::new(name_or_path);
             let bus = path.file_name().and_then(|name| name.to_str());
             let (Some(bus), Some(parent)) = (bus, path.parent()) else {
@@ -93,18 +105,20 @@ impl Home {
                 return Err(Error::new(ErrorKind::Invalid, text));
             };
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            (Directory::open_parent(parent)?, bus)
+            (Directory::open_parent(parent)?, bus, false)
         } else {
             check_name("bus", name_or_path)?;
-            (root()?, name_or_path)
+            let (root, is_private) = root()?;
+            (root, name_or_path, is_private)
         };
-        Ok(Self { parent: Folder::Directory(Arc::new(parent)), bus: bus.to_owned() })
+        let parent = Folder::Directory(Arc::new(parent));
+        Ok(Self { parent, bus: bus.to_owned(), is_private })
     }
 
     /// A place in the memory of this process, which nobody else can find.
     pub fn anonymous() -> Self {
         let parent = Folder::Memory(Memory::new("anonymous memory"));
-        Self { parent, bus: "bus".to_owned() }
+        Self { parent, bus: "bus".to_owned(), is_private: true }
     }
 
     /// Where the bus is, or will be, to show.
@@ -113,21 +127,56 @@ impl Home {
     }
 
     /// Opens the bus, or makes it, by `build`, if it does not exist. `true` if it was made here.
+    ///
+    /// # Errors
+    ///
+    /// `Permission` if it is not to be trusted; `Invalid` or `Mismatch` if `mode` shares it with a group that cannot
+    /// get there.
     pub fn open_bus(
         &self,
         mode: u32,
         build: impl FnMut(&Folder) -> Result<()>,
     ) -> Result<(Folder, bool)> {
-        self.parent.open_or_create_folder(&self.bus, mode, build)
+        let shared = mode & GROUP != 0;
+        if shared && self.is_private {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "bus {} cannot be shared with a group: only this user may enter the folder of \
+                     buses that are opened by name; open it by a path in a folder of the group, or \
+                     set {ROOT_VARIABLE} to such a folder",
+                    self.path().display()
+                ),
+            ));
+        }
+        let (folder, made) = self.parent.open_or_create_folder(&self.bus, mode, build)?;
+        if let Folder::Directory(directory) = &folder {
+            directory.trust_as_bus(shared)?;
+            let found = directory.mode()?;
+            if shared && found & GROUP == 0 {
+                return Err(Error::new(
+                    ErrorKind::Mismatch,
+                    format!(
+                        "bus {folder} exists and is this user's alone (mode {found:04o}), not \
+                         shared with a group; open it without BusOptions::group, or remove it first"
+                    ),
+                ));
+            }
+        }
+        Ok((folder, made))
     }
 
-    /// Opens the bus.
+    /// Opens the bus. `shared`: whether it may be that of another user who shares it with a group.
     ///
     /// # Errors
     ///
-    /// `NotFound` if it does not exist.
-    pub fn open_existing_bus(&self) -> Result<Folder> {
-        self.parent.open_folder(&self.bus)
+    /// `NotFound` if it does not exist; `Permission` if it is not to be trusted.
+    pub fn open_existing_bus(&self, shared: bool) -> Result<Folder> {
+        let folder = self.parent.open_folder(&self.bus)?;
+        if let Folder::Directory(directory) = &folder {
+            directory.trust_as_bus(shared)?;
+        }
+        Ok(folder)
     }
 
     /// Removes the bus with all that is in it. The name is free at once; whoever has it open keeps it.
@@ -149,14 +198,17 @@ impl Home {
     }
 }
 
-/// The directory of the buses that have a name only.
-fn root() -> Result<Directory> {
+/// The directory of the buses that have a name only, and whether no other user may enter it.
+fn root() -> Result<(Directory, bool)> {
     match std::env::var_os(ROOT_VARIABLE) {
         // Whoever sets it vouches for it, as for a path.
-        Some(path) if !path.is_empty() => Directory::open_given_root(Path::new(&path)),
+        Some(path) if !path.is_empty() => {
+            Directory::open_given_root(Path::new(&path)).map(|root| (root, false))
+        }
         _ => {
             let user = nix::unistd::geteuid();
-            Directory::open_own_root(&PathBuf::from(format!("/dev/shm/windlass-{user}")))
+            let path = PathBuf::from(format!("/dev/shm/windlass-{user}"));
+            Directory::open_own_root(&path).map(|root| (root, true))
         }
     }
 }
@@ -193,6 +245,14 @@ impl Folder {
         }
     }
 
+    /// Whether the group of this folder takes part in what is in it.
+    pub fn is_shared(&self) -> Result<bool> {
+        match self {
+            Folder::Directory(directory) => Ok(directory.mode()? & GROUP != 0),
+            Folder::Memory(_) => Ok(false),
+        }
+    }
+
     /// Makes folder `name` with exactly `mode`, by `build`, unless it exists. It appears complete
     /// or not at all: H1.
     ///
@@ -211,7 +271,7 @@ impl Folder {
         }
         let made = match self {
             Folder::Directory(parent) => {
-                let temporary = directory::Temporary::folder(parent, name)?;
+                let temporary = Temporary::folder(parent, name, mode)?;
                 step!("home.build");
                 build(&Folder::Directory(temporary.inside(name)?))?;
                 temporary.become_folder(name, mode)?.map(Folder::Directory)
@@ -278,7 +338,7 @@ impl Folder {
         check_entry(name)?;
         match self {
             Folder::Directory(parent) => {
-                let temporary = directory::Temporary::file(parent, name)?;
+                let temporary = Temporary::file(parent, name)?;
                 fill(temporary.as_file(), &parent.path().join(name), len, init)?;
                 temporary.become_file(name, mode)
             }

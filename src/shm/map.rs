@@ -69,7 +69,10 @@ pub fn map(
 ) -> Result<Region> {
     let metadata = file.metadata().map_err(|e| Error::io(format!("cannot look at {what}"), e))?;
     if metadata.len() != expected_len || expected_len == 0 {
-        let expected = format!("{} bytes", expected_len.max(1));
+        let expected = match expected_len {
+            0 => "those of a windlass file".to_owned(),
+            len => format!("{len} bytes"),
+        };
         return Err(Error::corrupt(what, "its length", metadata.len(), expected));
     }
     let page = page_size();
@@ -88,6 +91,14 @@ pub fn map(
     };
     let mapped = mapped.map_err(|error| match error.kind() {
         std::io::ErrorKind::OutOfMemory => too_much(&what, expected_len, &error),
+        std::io::ErrorKind::WouldBlock => Error::new(
+            ErrorKind::NoSpace,
+            format!(
+                "cannot map the {expected_len} bytes of {what}: this process locks its memory \
+                 (mlockall) and may not lock so much more; raise its limit (ulimit -l), or use \
+                 smaller or fewer segments"
+            ),
+        ),
         _ => Error::io(format!("cannot map {what}"), error),
     })?;
     guard(&mapped, guard_at).map_err(|error| Error::io(format!("cannot map {what}"), error))?;
@@ -108,6 +119,11 @@ fn guard(mapped: &MmapRaw, guard_at: usize) -> std::io::Result<()> {
     // yet.
     unsafe { rustix::mm::mprotect(guard, len, MprotectFlags::empty()) }?;
     Ok(())
+}
+
+/// Maps so many bytes of memory, and gives them back: whether this process may, now.
+pub fn try_to_map(bytes: usize) -> std::io::Result<()> {
+    memmap2::MmapMut::map_anon(bytes).map(drop)
 }
 
 fn too_much(what: impl Display, bytes: u64, error: &std::io::Error) -> Error {

@@ -317,26 +317,27 @@ impl NodeTable {
         (0..self.slots_max).filter(dead).count()
     }
 
-    /// All nodes that have a slot, the dead included.
-    pub fn nodes(&self) -> Vec<Node> {
-        let node = |slot| {
-            let (id, pid) = unpack(self.word(slot).load(Relaxed));
-            let (owner, namespace) = unpack(self.namespace_word(slot).load(Relaxed));
-            let namespace = if owner == id { namespace } else { 0 };
-            (id != 0).then_some(Node { id, pid, namespace })
-        };
-        (0..self.slots_max).filter_map(node).collect()
+    /// The node in a slot.
+    fn node(&self, slot: usize) -> Option<Node> {
+        let (id, pid) = unpack(self.word(slot).load(Relaxed));
+        let (owner, namespace) = unpack(self.namespace_word(slot).load(Relaxed));
+        let namespace = if owner == id { namespace } else { 0 };
+        (id != 0).then_some(Node { id, pid, namespace })
     }
 
-    /// The process of node `id`, if it has a slot.
-    pub fn pid_of(&self, id: u32) -> Option<u32> {
-        let mut slots = (0..self.slots_max).map(|slot| unpack(self.word(slot).load(Relaxed)));
-        slots.find_map(|(node, pid)| (node == id && id != 0).then_some(pid))
+    /// All nodes that have a slot, the dead included.
+    pub fn nodes(&self) -> Vec<Node> {
+        (0..self.slots_max).filter_map(|slot| self.node(slot)).collect()
+    }
+
+    /// Node `id`, if it has a slot.
+    pub fn find(&self, id: u32) -> Option<Node> {
+        (0..self.slots_max).filter_map(|slot| self.node(slot)).find(|node| node.id == id)
     }
 }
 
 /// The inode of the process name space of this process; 0 if the kernel does not say.
-fn own_namespace() -> u32 {
+pub fn own_namespace() -> u32 {
     let inode = std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino());
     u32::try_from(inode).unwrap_or(0)
 }

@@ -215,13 +215,16 @@ pub fn while_nobody_forks_again<R>(change: impl FnOnce() -> R) -> R {
 struct Entry(&'static AtomicU32);
 
 impl Entry {
-    /// Enters `file`. The caller has shut the gate.
-    fn new(_gate: &Gate, file: &File) -> Option<Self> {
-        let number = file.as_raw_fd().cast_unsigned() + 1;
+    /// A free place, which stays free while the gate is shut.
+    fn find(_gate: &Gate) -> Option<&'static AtomicU32> {
         // Relaxed: entries are added only behind the gate, and a free one hands over nothing.
-        let free = GUARDED.iter().find(|entry| entry.load(Ordering::Relaxed) == 0)?;
-        free.store(number, Ordering::Relaxed);
-        Some(Self(free))
+        GUARDED.iter().find(|entry| entry.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Enters `file` in a place that was found behind the gate, which is still shut.
+    fn new(free: &'static AtomicU32, file: &File) -> Self {
+        free.store(file.as_raw_fd().cast_unsigned() + 1, Ordering::Relaxed);
+        Self(free)
     }
 }
 
@@ -250,8 +253,8 @@ impl Guarded {
     pub fn open(open: impl FnOnce() -> Result<File>) -> Result<Self> {
         let gate = Gate::shut();
         install(&gate)?;
-        let file = open()?;
-        let Some(entry) = Entry::new(&gate, &file) else {
+        // A place for it first: once it is open, there is nothing left that can fail.
+        let Some(free) = Entry::find(&gate) else {
             return Err(Error::new(
                 ErrorKind::Limit,
                 format!(
@@ -260,7 +263,8 @@ impl Guarded {
                 ),
             ));
         };
-        Ok(Self { entry, file, epoch: fork_epoch() })
+        let file = open()?;
+        Ok(Self { entry: Entry::new(free, &file), file, epoch: fork_epoch() })
     }
 
     /// The file.

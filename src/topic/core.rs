@@ -24,8 +24,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Blocker {
     /// The node that has to act.
     pub node: u32,
-    /// Its process.
+    /// Its process, in the PID namespace that it runs in; 0 if it is not known any more.
     pub pid: u32,
+    /// Whether that is another PID namespace than that of this process: here another process may have the number.
+    pub is_elsewhere: bool,
     /// Subscriber slot that is behind or holds the views.
     pub slot: u32,
     /// Bytes (on an ordered topic with a full order log: messages) between the subscriber and the publisher.
@@ -331,8 +333,9 @@ impl Core {
     /// Describes who stands in the way of a publisher at `position`.
     pub fn blocker(&self, obstacle: Obstacle, lag: u64, reason: BlockReason) -> Blocker {
         let node = obstacle.owner.node();
-        let pid = self.member.pid_of(node).unwrap_or(0);
-        Blocker { node, pid, slot: obstacle.slot as u32, lag, reason }
+        let process = self.member.process_of(node);
+        let (pid, is_elsewhere) = process.map_or((0, false), |it| (it.pid, it.is_elsewhere));
+        Blocker { node, pid, is_elsewhere, slot: obstacle.slot as u32, lag, reason }
     }
 }
 

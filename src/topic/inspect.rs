@@ -75,6 +75,8 @@ pub struct PublisherInfo {
     pub node: u32,
     /// Its process, if the node is still known.
     pub pid: Option<u32>,
+    /// Whether that process is in another PID namespace than this one, in which another process may have the number.
+    pub is_elsewhere: bool,
     /// Whether somebody holds the lane; it is free for the next publisher if not.
     pub held: bool,
     /// Whether the holder lives. A lane that is held by the dead is taken over by the next publisher.
@@ -118,6 +120,8 @@ pub struct SubscriberInfo {
     pub node: u32,
     /// Its process, if the node is still known.
     pub pid: Option<u32>,
+    /// Whether that process is in another PID namespace than this one, in which another process may have the number.
+    pub is_elsewhere: bool,
     /// Whether the node lives. The slot of a dead one is freed by whoever needs it.
     pub alive: bool,
     /// What the slot is used for.
@@ -183,10 +187,12 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
         let alive = !lease.is_free() && core.member.is_alive(lease.node());
         let slot = (0..core.slots.high())
             .find(|slot| alive && blocker.0 != 0 && core.slots.owner(*slot) == blocker);
+        let process = core.member.process_of(lease.node());
         all.push(PublisherInfo {
             lane: index as u32,
             node: lease.node(),
-            pid: core.member.pid_of(lease.node()),
+            pid: process.map(|process| process.pid),
+            is_elsewhere: process.is_some_and(|process| process.is_elsewhere),
             held: !lease.is_free(),
             alive,
             published,
@@ -236,10 +242,12 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
             let segments = 0..core.shape.segments as usize;
             segments.filter(|segment| core.pins.count(lane, *segment, slot) > 0).count() as u64
         };
+        let process = core.member.process_of(owner.node());
         all.push(SubscriberInfo {
             slot: slot as u32,
             node: owner.node(),
-            pid: core.member.pid_of(owner.node()),
+            pid: process.map(|process| process.pid),
+            is_elsewhere: process.is_some_and(|process| process.is_elsewhere),
             alive: core.member.is_alive(owner.node()),
             state,
             received,

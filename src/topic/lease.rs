@@ -29,25 +29,48 @@ pub struct Lease {
     pub lane: usize,
 }
 
+/// Why lanes were not taken.
+#[derive(Default)]
+struct Passed {
+    /// Nodes that hold one and live.
+    holders: Vec<u32>,
+    /// Lanes whose file belongs to another user.
+    foreign: Vec<usize>,
+    /// What was wrong with the first one that is damaged, or could not be made.
+    failed: Option<Error>,
+}
+
 /// Takes a lane: one that a dead publisher left, so that it is repaired; else one that is free; else a new one.
+///
+/// The file of a lane belongs to the user who made it, and nobody else writes it. So the lane of another user is not
+/// taken over: it waits for the next publisher of that user.
 pub fn acquire(core: &Core) -> Result<Lease> {
     let me = core.member.node();
     let lanes = core.shape.publishers_max as usize;
-    let mut holders = Vec::new();
-    let mut damaged = None;
+    let mut passed = Passed::default();
     let mut order: Vec<usize> = (0..lanes).collect();
     order.sort_by_key(|lane| (core.lease(*lane).is_free(), !core.is_born(*lane)));
     for lane in order {
         let seen = core.lease(lane);
         let dead = !seen.is_free() && !core.member.is_alive(seen.node());
         if !seen.is_free() && !dead {
-            holders.push(seen.node());
+            passed.holders.push(seen.node());
+            continue;
+        }
+        if is_foreign(core, lane) {
+            passed.foreign.push(lane);
+            if dead {
+                if let Err(error) = settle_foreign(core, lane, seen) {
+                    tracing::error!(topic = %core.name, lane, %error, "skipped a lane");
+                    passed.failed = passed.failed.or(Some(error));
+                }
+            }
             continue;
         }
         core.check_control()?;
         let mine = seen.succeeded_by(me, State::Active);
         if !core.swap_lease(lane, seen, mine) {
-            holders.push(core.lease(lane).node());
+            passed.holders.push(core.lease(lane).node());
             continue;
         }
         if dead {
@@ -64,31 +87,77 @@ pub fn acquire(core: &Core) -> Result<Lease> {
             }
             Err(error) => {
                 core.release_lease(lane, mine);
-                if error.kind() != ErrorKind::Corrupt {
+                let only_this_lane =
+                    [ErrorKind::Corrupt, ErrorKind::NotFound, ErrorKind::Permission];
+                if !only_this_lane.contains(&error.kind()) {
                     return Err(error);
                 }
-                // A damaged lane is no reason not to publish in another.
+                // What is wrong with one lane is no reason not to publish in another.
                 tracing::error!(topic = %core.name, lane, %error, "skipped a lane");
-                damaged = damaged.or(Some(error));
+                passed.failed = passed.failed.or(Some(error));
             }
         }
     }
-    if let Some(error) = damaged {
-        return Err(error);
+    Err(nothing_left(core, passed))
+}
+
+/// Says why there is no lane for another publisher.
+fn nothing_left(core: &Core, passed: Passed) -> Error {
+    if let Some(error) = passed.failed {
+        return error;
     }
-    let pids: Vec<String> = holders
-        .iter()
-        .map(|node| core.member.pid_of(*node).map_or("?".into(), |pid| pid.to_string()))
-        .collect();
-    Err(Error::new(
+    let all = |words: Vec<String>| words.join(", ");
+    let mut why = Vec::new();
+    if !passed.holders.is_empty() {
+        let unknown = || "an unknown process".to_owned();
+        let process =
+            |node: &u32| core.member.process_of(*node).map_or_else(unknown, |it| it.to_string());
+        let count = passed.holders.len();
+        why.push(format!("{count} live ({})", all(passed.holders.iter().map(process).collect())));
+    }
+    if !passed.foreign.is_empty() {
+        let lanes = all(passed.foreign.iter().map(usize::to_string).collect());
+        why.push(format!("lanes {lanes} belong to other users, who alone may write them"));
+    }
+    Error::new(
         ErrorKind::Limit,
         format!(
-            "topic {} has room for {lanes} publishers and all of them live (processes {}); \
-             end one, or create the topic with a larger publishers_max",
+            "topic {} of {} has room for {} publishers: {}; end one, or create the topic with a \
+             larger publishers_max",
             core.name,
-            pids.join(", ")
+            core.member.folder(),
+            core.shape.publishers_max,
+            why.join(", and ")
         ),
-    ))
+    )
+}
+
+/// Whether the file of a lane exists and this user may not write it.
+fn is_foreign(core: &Core, lane: usize) -> bool {
+    // Anything else that is wrong with it is said when it is mapped.
+    let opened = core.is_born(lane).then(|| core.folder.open_file(&lane_file(lane), Access::Write));
+    matches!(opened, Some(Err(error)) if error.kind() == ErrorKind::Permission)
+}
+
+/// Does for the dead publisher of another user what needs no right to write its lane: appends to the order log what it
+/// committed, and gives the lane back. A half-done roll waits for a publisher of that user; nothing was committed
+/// behind it.
+fn settle_foreign(core: &Core, lane: usize, seen: Owner) -> Result<bool> {
+    let mine = seen.succeeded_by(core.member.node(), State::Active);
+    if !core.swap_lease(lane, seen, mine) {
+        return Ok(false);
+    }
+    let settled = core.lane(lane).and_then(|mapped| {
+        let Some(mapped) = mapped else { return Ok(None) };
+        // The lease is held, so nobody goes on writing.
+        let tail = mapped.look_at_tail().ok().flatten();
+        let (_, end) = tail.ok_or_else(|| core.damaged_lane(lane))?;
+        complete_order(core, &mapped, end)
+    });
+    core.release_lease(lane, mine);
+    core.wake_all();
+    tracing::info!(topic = %core.name, lane, node = seen.node(), "gave back the lane of another user");
+    settled.map(|_| true)
 }
 
 /// Takes exactly this lane if its holder is dead, repairs it, and gives it back.
@@ -98,6 +167,9 @@ pub fn repair(core: &Core, lane: usize) -> Result<bool> {
         return Ok(false);
     }
     core.check_control()?;
+    if is_foreign(core, lane) {
+        return settle_foreign(core, lane, seen);
+    }
     let mine = seen.succeeded_by(core.member.node(), State::Active);
     if !core.swap_lease(lane, seen, mine) {
         return Ok(false);
@@ -119,29 +191,37 @@ fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
     } else {
         create(core, lane)?;
     }
-    let damaged = |_| core.damaged_lane(lane);
-    let writer = Writer::recover(core.map_lane(lane, Access::Write)?).map_err(damaged)?;
+    let writer = Writer::recover(core.map_lane(lane, Access::Write)?);
+    let writer = writer.map_err(|_| core.damaged_lane(lane))?;
+    let order = complete_order(core, writer.lane(), writer.position())?;
+    Ok(Lease { writer, order, owner, lane })
+}
+
+/// Appends to the order log, if the topic has one, what the last publisher of a lane committed up to `end` and did not
+/// append.
+fn complete_order(core: &Core, lane: &Lane, end: u64) -> Result<Option<Order>> {
     let order = core.map_order(Access::Write)?;
     if let Some(order) = &order {
-        append_the_rest(order, &writer, lane).map_err(|_| {
+        append_the_rest(order, lane, end).map_err(|_| {
             let what = format!("{}/order", core.folder);
             Error::corrupt(what, "what it says of a lane", "not so", "what lies in the lane")
         })?;
     }
-    Ok(Lease { writer, order, owner, lane })
+    Ok(order)
 }
 
 /// Appends to the order log what the last holder committed in its lane and not there: one message at most, because it
 /// appended each before it built the next one.
-fn append_the_rest(order: &Order, writer: &Writer, lane: usize) -> Result<(), Corrupt> {
+fn append_the_rest(order: &Order, holding: &Lane, end: u64) -> Result<(), Corrupt> {
     order.check()?;
     order.settle();
+    let lane = holding.index();
     let covered = order.ordered(lane);
-    if covered > writer.position() || writer.position() >= POSITION_END {
+    if covered > end || end >= POSITION_END {
         return Err(Corrupt);
     }
     let mut rest = Vec::new();
-    writer.positions_from(covered, |position| rest.push(position))?;
+    holding.positions_from(covered, |position| rest.push(position))?;
     match rest[..] {
         [] => Ok(()),
         // A counter that fell back would have a message delivered twice.
@@ -156,7 +236,9 @@ fn create(core: &Core, lane: usize) -> Result<()> {
     let header = core.shape.lane_header(core.identity, lane);
     let (segments, bytes) = (core.shape.segments as usize, core.shape.segment_bytes as usize);
     let name = lane_file(lane);
-    core.folder.create_file_atomically(&name, header.file_bytes, core.shape.mode, |region| {
+    // The others of a group read it.
+    let mode = core.shape.mode & !0o022;
+    core.folder.create_file_atomically(&name, header.file_bytes, mode, |region| {
         Lane::new(region.clone(), core.pins.clone(), lane, segments, bytes).init();
         header.write(region);
         Ok(())

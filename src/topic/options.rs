@@ -4,7 +4,7 @@ use crate::bus::Member;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control::Shape;
 use crate::limits;
-use crate::shm::home::{Created, Folder};
+use crate::shm::home::{Created, Folder, SHARED_MODE};
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
@@ -99,7 +99,8 @@ impl<T: Payload> TopicBuilder<T> {
         Self { segments_per_lane: Some(segments), ..self }
     }
 
-    /// Publishers at a time: 1 to 64, 8 by default. Memory is reserved only for lanes that were ever used.
+    /// Publishers at a time: 1 to 64, 8 by default. Memory is reserved only for lanes that were ever used. On a bus of
+    /// a group a lane stays with the user who used it first: this is the sum of what each of them needs.
     pub fn publishers_max(self, publishers: u32) -> Self {
         Self { publishers_max: Some(publishers), ..self }
     }
@@ -125,7 +126,9 @@ impl<T: Payload> TopicBuilder<T> {
         Self { prefault: Some(prefault), ..self }
     }
 
-    /// Permission bits of the topic's files: 0600 by default; 0660 lets the group take part.
+    /// Permission bits of the topic's files: by default 0660 on a bus that is shared with a group, 0600 on any other.
+    /// 0640 lets the group look (`Bus::inspect`) and not take part. The file of a lane is written by nobody but its
+    /// owner, whatever the mode says.
     pub fn mode(self, mode: u32) -> Self {
         Self { mode: Some(mode), ..self }
     }
@@ -139,7 +142,8 @@ impl<T: Payload> TopicBuilder<T> {
     pub fn open(self) -> Result<Topic<T>> {
         let wanted = self.shape()?;
         match self.try_create(&wanted)? {
-            Created::Mine(_) | Created::Theirs => self.attach(),
+            Some(core) => Ok(Topic::new(core)),
+            None => self.attach(),
         }
     }
 
@@ -151,10 +155,14 @@ impl<T: Payload> TopicBuilder<T> {
     pub fn create(self) -> Result<Topic<T>> {
         let wanted = self.shape()?;
         match self.try_create(&wanted)? {
-            Created::Mine(_) => self.attach(),
-            Created::Theirs => Err(Error::new(
+            Some(core) => Ok(Topic::new(core)),
+            None => Err(Error::new(
                 ErrorKind::AlreadyExists,
-                format!("topic {} of bus {} exists already", self.name, self.member.folder()),
+                format!(
+                    "topic {} of bus {} exists already; open it, or remove it first",
+                    self.name,
+                    self.member.folder()
+                ),
             )),
         }
     }
@@ -189,7 +197,11 @@ impl<T: Payload> TopicBuilder<T> {
                 false => 0,
             },
             evict_after_ns: u64::try_from(evict).unwrap_or(u64::MAX),
-            mode: self.mode.unwrap_or(0o600),
+            mode: match self.mode {
+                Some(mode) => mode,
+                None if self.member.folder().is_shared()? => 0o660,
+                None => 0o600,
+            },
             schema_bytes: schema.len() as u64,
             schema_crc: crc32fast::hash(&schema),
         };
@@ -271,17 +283,20 @@ impl<T: Payload> TopicBuilder<T> {
         format!("{}.topic", self.name)
     }
 
-    fn try_create(&self, shape: &Shape) -> Result<Created> {
+    /// Makes the topic and opens it. `None` if it exists.
+    fn try_create(&self, shape: &Shape) -> Result<Option<Arc<Core>>> {
         let name = self.folder_name();
         let bus = self.member.folder();
         if bus.exists(&name)? {
-            return Ok(Created::Theirs);
+            return Ok(None);
         }
         let schema = T::schema()?.unwrap_or_default();
         let identity = crate::bus::new_identity();
-        // A group that may use the files must reach them: execute follows read.
-        let folder_mode = shape.mode | (shape.mode & 0o444) >> 2;
-        bus.create_folder_atomically(&name, folder_mode, |folder| {
+        // A group that may use the files must reach them, and what is made among them: execute follows read.
+        let shared = if shape.mode & 0o040 != 0 { SHARED_MODE & !0o777 } else { 0 };
+        let folder_mode = shared | shape.mode | (shape.mode & 0o444) >> 2;
+        let mut opened = None;
+        let created = bus.create_folder_atomically(&name, folder_mode, |folder| {
             let (bytes, mode) = (shape.file_bytes(), shape.mode);
             folder.create_file_atomically("control", bytes, mode, |region| {
                 for (index, chunk) in schema.chunks(8).enumerate() {
@@ -294,7 +309,15 @@ impl<T: Payload> TopicBuilder<T> {
                 shape.to_header(identity).write(region);
                 Ok(())
             })?;
-            self.create_order(shape, folder, identity)
+            self.create_order(shape, folder, identity)?;
+            // Before it has its name: either there is a topic and it is open, or there is none.
+            let member = self.member.clone();
+            opened = Some(Core::open(&self.name, folder.clone(), member, Access::Write)?);
+            Ok(())
+        })?;
+        Ok(match created {
+            Created::Mine(_) => opened,
+            Created::Theirs => None,
         })
     }
 
@@ -316,7 +339,7 @@ impl<T: Payload> TopicBuilder<T> {
         if !bus.exists(&name)? {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("bus {bus} has no topic {}", self.name),
+                format!("bus {bus} has no topic {}; create it first", self.name),
             ));
         }
         let folder = bus.open_folder(&name)?;

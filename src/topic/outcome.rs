@@ -1,5 +1,6 @@
 //! What publishing and receiving return besides messages: small values that say what to do next.
 
+use crate::bus::Process;
 use crate::topic::core::{BlockReason, Blocker};
 use std::fmt;
 
@@ -41,16 +42,17 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full { blocker: Blocker { node, pid, slot, lag, reason } } => {
+            Self::Full { blocker: Blocker { node, pid, is_elsewhere, slot, lag, reason } } => {
                 let (what, unit) = match reason {
                     BlockReason::Unread => ("has not read the oldest segment", "bytes"),
                     BlockReason::Views => ("holds views into every segment left", "bytes"),
                     BlockReason::Order => ("has not read the oldest messages", "messages"),
                 };
+                let process = Process { pid: *pid, is_elsewhere: *is_elsewhere };
                 write!(
                     f,
-                    "the lane is full: subscriber {slot} (process {pid}, node {node}) {what} and \
-                     is {lag} {unit} behind"
+                    "the lane is full: subscriber {slot} ({process}, node {node}) {what} and is \
+                     {lag} {unit} behind"
                 )
             }
             Self::TooLarge { need, max } => write!(
@@ -87,16 +89,17 @@ pub enum RecvError {
     Closed,
     /// Nothing came in time.
     TimedOut,
-    /// A new publisher's lane cannot be mapped, because this process has no descriptor or no memory left for it. The
-    /// next call tries again: close some, or raise the limits (`ulimit -n`, `ulimit -v`, `vm.max_map_count`).
-    Unmapped {
-        /// The lane.
-        lane: u32,
-    },
     /// This handle was inherited through `fork`.
     Forked,
     /// The topic holds a value that no publisher writes. `windlass doctor` says more.
     Corrupt,
+    /// The lane of a publisher that joined later cannot be mapped in this process: it has no descriptor or memory left,
+    /// or may not read it. [`Topic::info`](crate::Topic::info) says why. Nothing is lost: once the reason is gone the
+    /// next call goes on.
+    Unmapped {
+        /// The lane.
+        lane: u32,
+    },
 }
 
 impl fmt::Display for RecvError {
@@ -112,15 +115,15 @@ impl fmt::Display for RecvError {
             ),
             Self::Closed => f.write_str("the topic was closed"),
             Self::TimedOut => f.write_str("no message came in time"),
-            Self::Unmapped { lane } => write!(
-                f,
-                "lane {lane} of a new publisher cannot be mapped: this process has no descriptor or memory left for \
-                 it; close some, or raise its limits (ulimit -n, ulimit -v, vm.max_map_count), and try again"
-            ),
             Self::Forked => f.write_str(
                 "this subscriber was inherited through fork; open the bus again in the child",
             ),
             Self::Corrupt => f.write_str("the topic is damaged; run windlass doctor"),
+            Self::Unmapped { lane } => write!(
+                f,
+                "lane {lane} of a new publisher cannot be mapped in this process; Topic::info says \
+                 why, and once that is mended the next call goes on"
+            ),
         }
     }
 }

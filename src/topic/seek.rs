@@ -180,10 +180,9 @@ impl<T: Payload> Subscriber<T> {
                 }
                 Err(error) => {
                     tracing::error!(topic = %self.core.name, lane, %error, "cannot map a new lane");
-                    let short = [ErrorKind::Limit, ErrorKind::NoSpace, ErrorKind::Io];
-                    return Err(match short.contains(&error.kind()) {
-                        true => RecvError::Unmapped { lane: lane as u32 },
-                        false => RecvError::Corrupt,
+                    return Err(match error.kind() {
+                        ErrorKind::Corrupt => RecvError::Corrupt,
+                        _ => RecvError::Unmapped { lane: lane as u32 },
                     });
                 }
             };

@@ -8,11 +8,11 @@
 //! reasons that [`wake`](crate::ring::wake) gives. As every sleep of windlass this one is bounded: whatever happened to
 //! a publisher between its commit and its wake, the thread looks again by itself.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::SLEEP_MS_MAX;
 use crate::ring::lane::Lane;
 use crate::ring::order::{Found, Order};
-use crate::shm::sys;
+use crate::shm::{map, sys};
 use crate::sync::{fence, Ordering::Acquire, Ordering::SeqCst};
 use crate::topic::core::Core;
 use crate::topic::payload::Payload;
@@ -22,6 +22,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// Bytes of the stack of the thread, which calls little and is never deep.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Whether there is something to read, as a thread without a cursor can tell.
 pub type Ready = Box<dyn Fn() -> bool + Send>;
@@ -92,19 +95,35 @@ impl Watch {
     /// A descriptor that is readable until the subscriber has looked.
     pub fn new(core: Arc<Core>) -> Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let event = EventFd::from_value_and_flags(1, flags)
-            .map_err(|error| Error::io("cannot make an event descriptor", error.into()))?;
+        let event = EventFd::from_value_and_flags(1, flags).map_err(|error| {
+            let what = format!("cannot make a descriptor for a subscriber of {}", core.folder);
+            Error::io(what, error.into())
+        })?;
+        let cannot = |error: &dyn std::fmt::Display| {
+            Error::new(
+                ErrorKind::Limit,
+                format!(
+                    "cannot start the thread behind the descriptor of a subscriber of {} ({error}): \
+                     this user may not have another thread (ulimit -u), or this process has no \
+                     memory for its stack (ulimit -v); raise the limit, or use recv, which needs \
+                     no thread",
+                    core.folder
+                ),
+            )
+        };
+        // A thread that finds no memory while it starts ends the process. So it is asked for before.
+        map::try_to_map(2 * STACK_BYTES).map_err(|error| cannot(&error))?;
         let (state, changed) = (Mutex::new(State::Idle), Condvar::new());
-        let shared = Arc::new(Shared { core, event, state, changed });
-        let thread = std::thread::Builder::new().name("windlass-watch".into()).spawn({
+        let shared = Arc::new(Shared { core: core.clone(), event, state, changed });
+        let builder = std::thread::Builder::new().name("windlass-watch".into());
+        let thread = builder.stack_size(STACK_BYTES).spawn({
             let shared = shared.clone();
             move || {
                 sys::let_faults_in();
                 shared.run();
             }
         });
-        let thread =
-            thread.map_err(|error| Error::io("cannot start the thread of a descriptor", error))?;
+        let thread = thread.map_err(|error| cannot(&error))?;
         Ok(Self { shared, thread: Some(thread), fork_epoch: sys::fork_epoch() })
     }
 

@@ -7,9 +7,12 @@
 #[path = "../schemas/samples.rs"]
 mod samples;
 
+mod access;
 mod birth;
+mod container;
 mod death;
 mod eviction;
+mod files;
 mod fixture;
 mod fork;
 mod hostile;

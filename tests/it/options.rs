@@ -164,19 +164,24 @@ fn files_and_folders_have_exactly_the_mode_asked_for() {
     let bus = den.bus();
     let folder = den.path().join("bus");
     assert_eq!((mode(&folder), mode(&folder.join("bus"))), (0o700, 0o600));
-    for (name, files, inside) in [("own", 0o600, 0o700), ("group", 0o660, 0o770)] {
+    // A folder of the group hands the group on, and only the owner of a file in it removes it.
+    let modes = [("own", 0o600, 0o600, 0o700), ("group", 0o660, 0o640, 0o3770)];
+    for (name, files, lane, inside) in modes.into_iter().chain([("seen", 0o640, 0o640, 0o3750)]) {
         let topic = bus.topic::<Raw>(name).mode(files).ordered().create().expect("it is new");
         let _publisher = topic.publisher().expect("there is a lane");
         let folder = folder.join(format!("{name}.topic"));
-        for file in ["control", "order", "lane-0"] {
+        for (file, files) in [("control", files), ("order", files), ("lane-0", lane)] {
             assert_eq!(mode(&folder.join(file)), files, "{name}: {file}");
         }
-        assert_eq!(mode(&folder) & inside, inside, "{name}");
-        assert_eq!(mode(&folder) & 0o007, 0, "{name} lets nobody else in");
+        assert_eq!(mode(&folder), inside, "{name}");
     }
     let path = den.path().join("shared").display().to_string();
-    Bus::options().group().open(&path).expect("it is new");
-    assert_eq!(mode(Path::new(&path)), 0o770);
+    let shared = Bus::options().group().open(&path).expect("it is new");
+    assert_eq!(mode(Path::new(&path)), 0o3770);
+    assert_eq!(
+        shared.topic::<Raw>("t").create().expect("it is new").info().expect("sound").mode,
+        0o660
+    );
 }
 
 /// Opens the bus called `name`, and says `opened PATH`, or `refused KIND` and the sentence.

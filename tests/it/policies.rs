@@ -385,7 +385,7 @@ fn the_last_lane_and_the_last_slot_are_errors_that_say_the_limit() {
     let error = topic.publisher().map(drop).expect_err("there is no third lane");
     assert_eq!(error.kind(), ErrorKind::Limit);
     let pid = std::process::id();
-    assert!(error.to_string().contains(&format!("processes {pid}, {pid}")), "{error}");
+    assert!(error.to_string().contains(&format!("process {pid}, process {pid}")), "{error}");
     let slots = || topic.subscriber(Start::Latest);
     let subscribers: Vec<_> = (0..3).map(|_| slots().expect("there is a slot")).collect();
     let error = slots().map(drop).expect_err("there is no fourth slot");

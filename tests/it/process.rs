@@ -38,8 +38,14 @@ fn roles() -> Vec<(&'static str, Role)> {
     let tables: &[&[(&str, Role)]] = &[
         super::traffic::ROLES,
         super::typed::ROLES,
+        super::access::ROLES,
+        super::access::group::ROLES,
+        super::access::walls::ROLES,
         super::birth::ROLES,
+        super::container::ROLES,
         super::death::ROLES,
+        super::files::disk::ROLES,
+        super::files::limits::ROLES,
         super::fork::ROLES,
         super::hostile::ROLES,
         super::join::ROLES,
@@ -248,12 +254,17 @@ impl Actor {
     }
 
     /// The same, started by `command`, which runs this binary with the arguments that follow.
-    pub fn process_by(mut command: Command, den: &Den, role: &str, arguments: &str) -> Self {
+    pub fn process_by(command: Command, den: &Den, role: &str, arguments: &str) -> Self {
+        Self::process_at(command, &den.bus_path(), role, arguments)
+    }
+
+    /// The same, on the bus at `bus`.
+    pub fn process_at(mut command: Command, bus: &str, role: &str, arguments: &str) -> Self {
         let mut process = command
             .args(["--exact", "process::child", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(ARGUMENTS, arguments)
-            .env(BUS, den.bus_path())
+            .env(BUS, bus)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -431,6 +442,32 @@ pub fn fork_and(body: impl FnOnce() -> i32) -> Pid {
             unsafe { libc::_exit(status.unwrap_or(101)) }
         }
     }
+}
+
+/// Copies this process by a bare system call, of which no handler of `fork` hears. The copy waits until `input` ends,
+/// and then ends as well.
+pub fn clone_until_end_of(input: std::os::fd::RawFd) -> Pid {
+    // SAFETY: with no flags but the signal this is `fork`; the copy makes only system calls.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        let mut byte = 0_u8;
+        // SAFETY: `byte` is a place for one byte.
+        while unsafe { libc::read(input, (&raw mut byte).cast(), 1) } > 0 {}
+        // SAFETY: always allowed; ends the copy at once.
+        unsafe { libc::_exit(0) }
+    }
+    assert!(pid > 0, "a test may start a process");
+    Pid::from_raw(i32::try_from(pid).expect("a process number"))
+}
+
+/// Asks the kernel to make the page of these bytes writable, and leaves it as it was.
+pub fn unprotect(bytes: &[u8]) -> rustix::io::Result<()> {
+    use rustix::mm::{mprotect, MprotectFlags};
+    let page = (bytes.as_ptr() as usize & !4095) as *mut std::ffi::c_void;
+    // SAFETY: the page is mapped, since it holds the bytes; more rights than it has harm nobody.
+    unsafe { mprotect(page, 1, MprotectFlags::READ | MprotectFlags::WRITE) }?;
+    // SAFETY: as above; these are the rights that it had.
+    unsafe { mprotect(page, 1, MprotectFlags::READ) }
 }
 
 /// Writes through the address of bytes that nobody may write: the processor must end this process.

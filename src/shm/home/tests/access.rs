@@ -152,14 +152,14 @@ fn a_bus_is_found_by_name_in_the_root_and_by_path_anywhere() {
     let path = |name: &str| place.0.join(name).to_str().expect("it is text").to_owned();
     let home = Home::find(&path("bus/")).expect("the parent exists");
     assert_eq!(home.path(), place.0.join("bus"));
-    assert_eq!(kind(home.open_existing_bus()), ErrorKind::NotFound);
+    assert_eq!(kind(home.open_existing_bus(false)), ErrorKind::NotFound);
     let build = |inside: &Folder| {
         file(inside, "control", 7);
         Ok(())
     };
     assert!(home.open_bus(0o700, build).expect("it is made").1);
     assert!(!home.open_bus(0o700, build).expect("it is found").1);
-    assert_eq!(home.open_existing_bus().expect("it exists").path(), place.0.join("bus"));
+    assert_eq!(home.open_existing_bus(false).expect("it exists").path(), place.0.join("bus"));
     assert_eq!(kind(Home::find(&path("missing/bus"))), ErrorKind::NotFound);
     for bad in ["", "..", "a b", "/", "../..", "x/.."] {
         assert_eq!(kind(Home::find(bad)), ErrorKind::Invalid, "{bad}");
