@@ -123,7 +123,7 @@ impl World {
                 if let (Some(writer), false) = (&self.writer, self.damaged) {
                     assert_eq!(writer.sequence(), self.published.len() as u64);
                     let mut count = 0;
-                    writer.positions_from(0, |_| count += 1).expect("it is sound");
+                    writer.lane().positions_from(0, |_| count += 1).expect("it is sound");
                     assert!(count <= self.published.len());
                 }
             }

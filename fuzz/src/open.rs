@@ -7,6 +7,7 @@ use crate::content::content;
 use crate::damage::Damage;
 use arbitrary::{Arbitrary, Unstructured};
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use windlass::schemas::tick_capnp::tick;
@@ -147,7 +148,8 @@ fn files_of(path: &Path) -> Files {
 
 fn lay(path: &Path, files: &Files) {
     let _ = std::fs::remove_dir_all(path);
-    std::fs::create_dir_all(path.join("t.topic")).expect("there is room");
+    let mut folder = std::fs::DirBuilder::new();
+    folder.recursive(true).mode(0o700).create(path.join("t.topic")).expect("there is room");
     for (name, bytes) in files {
         std::fs::write(path.join(name), bytes).expect("there is room");
     }
