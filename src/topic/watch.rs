@@ -176,7 +176,7 @@ impl<T: Payload> Subscriber<T> {
     /// message, for a loss that is to be reported, and when the topic is closed.
     ///
     /// A thread of this process waits in the subscriber's place, so this takes some microseconds longer than
-    /// [`recv`](Self::recv) with [`Wait::Block`]. It ends with the subscriber.
+    /// [`recv`](Self::recv) with [`Wait::Block`](crate::Wait::Block). It ends with the subscriber.
     ///
     /// # Errors
     ///
