@@ -8,6 +8,7 @@ use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::node::{own_namespace, Node, NodeLock, NodeTable, SLOT_BYTES};
 use crate::shm::sys;
+use crate::tokens::TokenQueueBuilder;
 use crate::topic::core::Core;
 use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
 use std::fmt;
@@ -258,6 +259,28 @@ impl Bus {
     pub fn topics(&self) -> Result<Vec<String>> {
         self.member.check_process()?;
         self.member.folder().folders(".topic")
+    }
+
+    /// Names a queue of bare tokens of this bus, to create or open it.
+    pub fn tokens(&self, name: &str) -> TokenQueueBuilder {
+        TokenQueueBuilder::new(self.member.clone(), name)
+    }
+
+    /// The names of all queues of tokens, in order.
+    pub fn token_queues(&self) -> Result<Vec<String>> {
+        self.member.check_process()?;
+        self.member.folder().folders(".tokens")
+    }
+
+    /// Removes a queue of tokens. Its name is free at once; processes that have it open keep it among themselves.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such queue.
+    pub fn remove_tokens(&self, name: &str) -> Result<()> {
+        self.member.check_process()?;
+        crate::shm::home::check_name("token queue", name)?;
+        self.member.folder().remove_folder(&format!("{name}.tokens"))
     }
 
     /// Looks at a topic without taking part in it: options, members, lag, counters.

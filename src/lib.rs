@@ -94,7 +94,7 @@
 //! * A message has up to [`segment_bytes`](TopicBuilder::segment_bytes) − 32 bytes, at most 1 GiB − 32. A topic has
 //!   up to 64 publishers and 1024 subscribers at a time, a bus 1024 nodes.
 //! * A lane carries 2^47 segments, and on an ordered topic 2^59 bytes; a bus sees 2^32 − 1 nodes.
-//! * Nothing is kept on disk, and there are no queues in which a message goes to one consumer only.
+//! * Nothing is kept on disk. A queue in which each entry goes to one consumer carries bare tokens ([`TokenQueue`]).
 //!
 //! The repository has pages on the bytes (`docs/format.md`), the memory model (`docs/memory-model.md`), what a death
 //! does (`docs/crash.md`), why it is like this (`docs/design.md`) and how fast it is (`docs/performance.md`).
@@ -111,6 +111,8 @@ mod error;
 mod message;
 #[cfg(not(windlass_loom))]
 pub mod schemas;
+#[cfg(not(windlass_loom))]
+mod tokens;
 #[cfg(not(windlass_loom))]
 mod topic;
 
@@ -149,6 +151,8 @@ pub mod shm;
 pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 #[cfg(not(windlass_loom))]
 pub use error::{Error, ErrorKind, Result};
+#[cfg(not(windlass_loom))]
+pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder};
 #[cfg(not(windlass_loom))]
 pub use topic::{
     Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,

@@ -66,6 +66,18 @@ pub const CLEAN_AHEAD_BYTES: usize = if cfg!(windlass_loom) { 8 } else { 1024 };
 /// Messages after which a subscriber publishes its cursor even if it stays in the segment.
 pub const CURSOR_EVERY: u32 = 64;
 
+/// Most bits of a token of a ring: at least 16 are left to tell laps apart; in a model two, the fewest that do.
+pub const TOKEN_BITS_MAX: u32 = if cfg!(windlass_loom) { 61 } else { 47 };
+
+/// Default number of bits of a token of a ring: 31 are left to tell laps apart.
+pub const TOKEN_BITS_DEFAULT: u32 = 32;
+
+/// Default number of tokens that a ring holds: two pages of them.
+pub const TOKENS_DEFAULT: u64 = 1024;
+
+/// Most tokens that a ring holds: half a gibibyte of them.
+pub const TOKENS_MAX: u64 = 1 << 26;
+
 const _: () = assert!(HEADER_BYTES as u64 <= SEGMENT_BYTES_MIN);
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(PUBLISHERS_MAX <= 127);

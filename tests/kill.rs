@@ -29,6 +29,8 @@ mod role;
 mod scenario;
 #[path = "kill/survivors.rs"]
 mod survivors;
+#[path = "kill/tokens.rs"]
+mod tokens;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -53,4 +55,10 @@ fn whoever_is_killed_or_stopped_at_any_point_holds_nobody_up() {
 fn whoever_is_killed_at_any_instant_leaves_nothing_and_takes_nothing() -> windlass::Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     random::run()
+}
+
+#[test]
+fn whoever_is_killed_or_stopped_at_a_queue_of_tokens_holds_nobody_up() -> windlass::Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    tokens::run()
 }

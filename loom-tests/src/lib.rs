@@ -24,6 +24,7 @@
 
 pub mod broken;
 mod explore;
+pub mod tokens;
 mod topic;
 
 pub use explore::{explore, explore_deaths, Death, Outcomes, Turn};

@@ -45,6 +45,8 @@ pub enum Kind {
     Lane = 3,
     /// The order log of a topic.
     Order = 4,
+    /// A ring of tokens.
+    Tokens = 5,
 }
 
 /// A checked header.

@@ -11,3 +11,4 @@ pub(crate) mod header;
 pub mod lane;
 pub mod order;
 pub mod owner;
+pub mod token;

@@ -7,5 +7,6 @@ pub mod pins;
 pub mod reader;
 pub mod recycle;
 pub mod slots;
+pub mod tokens;
 pub mod wake;
 pub mod writer;

@@ -11,7 +11,7 @@ mod loan;
 mod message;
 mod options;
 mod outcome;
-mod patience;
+pub mod patience;
 mod payload;
 mod publisher;
 mod seek;

@@ -26,6 +26,7 @@ mod process;
 mod raw;
 mod shortened;
 mod tidy;
+mod tokens;
 mod traffic;
 mod typed;
 mod views;

@@ -54,6 +54,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::options::ROLES,
         super::policies::ROLES,
         super::shortened::ROLES,
+        super::tokens::ROLES,
         super::views::ROLES,
         super::waking::ROLES,
     ];

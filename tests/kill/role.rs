@@ -6,6 +6,7 @@
 
 use crate::content::{self, Delivery, Ledger};
 use crate::process::{self, say};
+use crate::tokens;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -75,6 +76,7 @@ pub fn play(role: &str) {
         "stream" => stream(&path, &kind),
         "follow" => follow(&path, &kind),
         "churn" => churn(&path, &kind),
+        tokens::ROLE => tokens::play(&path),
         role => panic!("there is no role {role}"),
     };
     match result {
