@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
+use crate::queue::{self, QueueBuilder, QueueInfo};
 use crate::shm::home::{Folder, Home, SHARED_MODE};
 use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
@@ -261,6 +262,53 @@ impl Bus {
         self.member.folder().folders(".topic")
     }
 
+    /// Names a work queue of this bus, to create or open it. `T` is [`Raw`](crate::Raw) for bytes or the `Owned` type
+    /// of a Cap'n Proto struct.
+    pub fn queue<T: Payload>(&self, name: &str) -> QueueBuilder<T> {
+        QueueBuilder::new(self.member.clone(), name)
+    }
+
+    /// The names of all work queues, in order.
+    pub fn queues(&self) -> Result<Vec<String>> {
+        self.member.check_process()?;
+        self.member.folder().folders(".queue")
+    }
+
+    /// Looks at a work queue without taking part in it: options, depth, who works on what, counters.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such queue; `Corrupt` if it is damaged.
+    pub fn inspect_queue(&self, queue: &str) -> Result<QueueInfo> {
+        queue::inspect(&*self.open_queue(queue, Access::Read)?)
+    }
+
+    /// Removes a work queue with everything in it. Its name is free at once; processes that have it open keep it among
+    /// themselves.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such queue.
+    pub fn remove_queue(&self, queue: &str) -> Result<()> {
+        self.member.check_process()?;
+        crate::shm::home::check_name("queue", queue)?;
+        self.member.folder().remove_folder(&format!("{queue}.queue"))
+    }
+
+    fn open_queue(&self, queue: &str, access: Access) -> Result<Arc<queue::core::Core>> {
+        self.member.check_process()?;
+        crate::shm::home::check_name("queue", queue)?;
+        let folder = self.member.folder();
+        let opened =
+            folder.open_folder(&format!("{queue}.queue")).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    Error::new(ErrorKind::NotFound, format!("bus {folder} has no queue {queue}"))
+                }
+                _ => error,
+            })?;
+        queue::core::Core::open(queue, opened, self.member.clone(), access)
+    }
+
     /// Names a queue of bare tokens of this bus, to create or open it.
     pub fn tokens(&self, name: &str) -> TokenQueueBuilder {
         TokenQueueBuilder::new(self.member.clone(), name)
@@ -353,6 +401,16 @@ impl Bus {
                 failed = failed.or(Some(error));
             }
         }
+        for queue in self.queues()? {
+            let opened = self.open_queue(&queue, Access::Write);
+            match opened.and_then(|core| queue::repair(&core)) {
+                Ok((round, consumers)) => {
+                    report.subscribers += consumers;
+                    report.chunks += round.freed + round.ready + round.died;
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
         self.member.loss.check(folder)?;
         failed.map_or(Ok(report), Err)
     }
@@ -423,10 +481,12 @@ pub struct NodeInfo {
 pub struct RepairReport {
     /// Entries of dead nodes in the node table.
     pub nodes: usize,
-    /// Subscriber slots of dead nodes.
+    /// Subscriber and consumer slots of dead nodes.
     pub subscribers: usize,
     /// Lanes that dead publishers left, completed and given back.
     pub lanes: usize,
+    /// Chunks of queues: loans of the dead that are free, and messages that are delivered again, or that are due.
+    pub chunks: usize,
     /// Half-built files and directories.
     pub temporaries: usize,
 }

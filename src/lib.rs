@@ -48,6 +48,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A [`Queue`] is the other kind of stream: every message goes to one [`Consumer`], which acknowledges it, and to
+//! another one if the first dies. A [`TokenQueue`] is its ring alone, for those who bring their own memory.
+//!
 //! # Guarantees
 //!
 //! * **Whole or not at all.** A message is visible completely or not yet. A loan that is dropped, or whose process
@@ -94,7 +97,7 @@
 //! * A message has up to [`segment_bytes`](TopicBuilder::segment_bytes) − 32 bytes, at most 1 GiB − 32. A topic has
 //!   up to 64 publishers and 1024 subscribers at a time, a bus 1024 nodes.
 //! * A lane carries 2^47 segments, and on an ordered topic 2^59 bytes; a bus sees 2^32 − 1 nodes.
-//! * Nothing is kept on disk. A queue in which each entry goes to one consumer carries bare tokens ([`TokenQueue`]).
+//! * Nothing is kept on disk.
 //!
 //! The repository has pages on the bytes (`docs/format.md`), the memory model (`docs/memory-model.md`), what a death
 //! does (`docs/crash.md`), why it is like this (`docs/design.md`) and how fast it is (`docs/performance.md`).
@@ -109,6 +112,8 @@ mod bus;
 mod error;
 #[cfg(not(any(windlass_loom, feature = "rooms")))]
 mod message;
+#[cfg(not(windlass_loom))]
+mod queue;
 #[cfg(not(windlass_loom))]
 pub mod schemas;
 #[cfg(not(windlass_loom))]
@@ -151,6 +156,11 @@ pub mod shm;
 pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 #[cfg(not(windlass_loom))]
 pub use error::{Error, ErrorKind, Result};
+#[cfg(not(windlass_loom))]
+pub use queue::{
+    ClassUse, Consumer, DeadLetter, DeadLetters, EnqueueError, InFlight, Job, JobBatch, Producer,
+    Queue, QueueBuilder, QueueInfo, RawLoan, TakeError, TypedLoan,
+};
 #[cfg(not(windlass_loom))]
 pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder};
 #[cfg(not(windlass_loom))]

@@ -78,6 +78,39 @@ pub const TOKENS_DEFAULT: u64 = 1024;
 /// Most tokens that a ring holds: half a gibibyte of them.
 pub const TOKENS_MAX: u64 = 1 << 26;
 
+/// Most sizes of chunks of a queue.
+pub const CLASSES_MAX: usize = 4;
+
+/// Sizes of chunks are multiples of this, so that no two share a line of the cache.
+pub const CHUNK_ALIGN: usize = 64;
+
+/// Largest chunk: the length of a payload is reserved as a whole.
+pub const CHUNK_BYTES_MAX: u32 = 1 << 30;
+
+/// Most chunks of a queue: whoever repairs looks at each of them.
+pub const CHUNKS_MAX: u32 = 1 << 20;
+
+/// Most bytes of all chunks of a queue.
+pub const QUEUE_BYTES_MAX: u64 = 1 << 40;
+
+/// Most consumers of a queue: a producer that wakes looks at each of them.
+pub const CONSUMERS_MAX: u32 = 1024;
+
+/// Default number of consumers that a queue has room for.
+pub const CONSUMERS_DEFAULT: u32 = 64;
+
+/// Default number of chunks of a queue.
+pub const CHUNKS_DEFAULT: u32 = 1024;
+
+/// Default size of a chunk: a page of small jobs would fit four.
+pub const CHUNK_BYTES_DEFAULT: u32 = 1024;
+
+/// Default number of deliveries before a message counts as dead.
+pub const DELIVERIES_DEFAULT: u32 = 5;
+
+/// Whoever waits, and now and then whoever takes, looks after this long for what the dead left and for what is due.
+pub const ROUND_MS: u64 = 5;
+
 const _: () = assert!(HEADER_BYTES as u64 <= SEGMENT_BYTES_MIN);
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(PUBLISHERS_MAX <= 127);

@@ -21,6 +21,8 @@ mod place;
 mod points;
 #[path = "kill/process.rs"]
 mod process;
+#[path = "kill/queue.rs"]
+mod queue;
 #[path = "kill/random.rs"]
 mod random;
 #[path = "kill/role.rs"]
@@ -61,4 +63,10 @@ fn whoever_is_killed_at_any_instant_leaves_nothing_and_takes_nothing() -> windla
 fn whoever_is_killed_or_stopped_at_a_queue_of_tokens_holds_nobody_up() -> windlass::Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     tokens::run()
+}
+
+#[test]
+fn whoever_is_killed_or_stopped_at_a_queue_loses_nothing_and_holds_nobody_up() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    queue::run().expect("the survivors meet no error");
 }

@@ -24,10 +24,12 @@ struct Diagnosis {
     repaired: u64,
     /// Of these: entries of dead nodes.
     nodes: u64,
-    /// Subscriber slots of dead processes.
+    /// Subscriber and consumer slots of dead processes.
     subscribers: u64,
     /// Lanes of dead publishers.
     lanes: u64,
+    /// Chunks of queues: loans of the dead, and messages that are delivered again.
+    chunks: u64,
     /// Half-built files and directories.
     temporaries: u64,
     /// Whom the living wait for. Not repaired: only its owner can.
@@ -85,10 +87,11 @@ fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
 
 impl Diagnosis {
     fn repaired_as(&mut self, report: RepairReport) {
-        let RepairReport { nodes, subscribers, lanes, temporaries } = report;
+        let RepairReport { nodes, subscribers, lanes, chunks, temporaries } = report;
         (self.nodes, self.subscribers) = (nodes as u64, subscribers as u64);
         (self.lanes, self.temporaries) = (lanes as u64, temporaries as u64);
-        self.repaired = self.nodes + self.subscribers + self.lanes + self.temporaries;
+        self.chunks = chunks as u64;
+        self.repaired = self.nodes + self.subscribers + self.lanes + self.chunks + self.temporaries;
     }
 }
 
@@ -101,8 +104,14 @@ fn page(diagnosis: &Diagnosis) -> String {
     diagnosis.found.iter().for_each(|text| line("found", text));
     let repairs = [
         (diagnosis.nodes, "entry of a dead node", "entries of dead nodes", "cleared"),
-        (diagnosis.subscribers, "subscriber slot", "subscriber slots", "freed"),
+        (
+            diagnosis.subscribers,
+            "subscriber or consumer slot",
+            "subscriber or consumer slots",
+            "freed",
+        ),
         (diagnosis.lanes, "lane of a dead publisher", "lanes of dead publishers", "completed"),
+        (diagnosis.chunks, "chunk of a queue", "chunks of queues", "freed or delivered again"),
         (diagnosis.temporaries, "half-built file", "half-built files", "removed"),
     ];
     for (n, one, many, done) in repairs.into_iter().filter(|(n, ..)| *n > 0) {

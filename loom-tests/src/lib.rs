@@ -24,6 +24,7 @@
 
 pub mod broken;
 mod explore;
+pub mod pool;
 pub mod tokens;
 mod topic;
 

@@ -47,6 +47,10 @@ pub enum Kind {
     Order = 4,
     /// A ring of tokens.
     Tokens = 5,
+    /// The control file of a work queue.
+    Queue = 6,
+    /// The payloads of a work queue.
+    Chunks = 7,
 }
 
 /// A checked header.

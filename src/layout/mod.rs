@@ -2,6 +2,7 @@
 //!
 //! `docs/format.md` is the normative description; a test ties it to the files of this room.
 
+pub mod chunk;
 #[cfg(not(windlass_loom))]
 pub(crate) mod control;
 pub mod entry;
@@ -11,4 +12,6 @@ pub(crate) mod header;
 pub mod lane;
 pub mod order;
 pub mod owner;
+#[cfg(not(windlass_loom))]
+pub(crate) mod queue;
 pub mod token;

@@ -4,6 +4,7 @@
 pub mod lane;
 pub mod order;
 pub mod pins;
+pub mod pool;
 pub mod reader;
 pub mod recycle;
 pub mod slots;

@@ -7,7 +7,7 @@ pub(crate) mod core;
 mod inspect;
 mod join;
 mod lease;
-mod loan;
+pub(crate) mod loan;
 mod message;
 mod options;
 mod outcome;
@@ -17,7 +17,7 @@ mod publisher;
 mod seek;
 mod subscriber;
 mod view;
-mod wait;
+pub(crate) mod wait;
 mod watch;
 
 pub use self::core::{BlockReason, Blocker};

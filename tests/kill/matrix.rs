@@ -5,7 +5,7 @@ use crate::figures::{show, Times};
 use crate::points;
 use crate::process::Fate;
 use crate::scenario::{self, Scenario};
-use crate::tokens;
+use crate::{queue, tokens};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Mutex;
@@ -19,7 +19,11 @@ const REPEATS: usize = 5;
 const WORKERS: usize = 2;
 
 /// Points that need no run of the matrix: what they begin with, and the reason.
-const EXCEPTIONS: &[(&str, &str)] = &[(tokens::POINTS, "they have runs of their own")];
+const EXCEPTIONS: &[(&str, &str)] = &[
+    (tokens::POINTS, "they have runs of their own"),
+    (queue::POINTS[0], "the same"),
+    (queue::POINTS[1], "the same"),
+];
 
 type Job = (&'static Scenario, Fate);
 

@@ -1,0 +1,136 @@
+//! A chunk of a work queue: the word that says whose it is, and what lies beside it.
+//!
+//! ```text
+//!  63                32 31        24 23        8 7       0
+//! ┌────────────────────┬────────────┬───────────┬─────────┐
+//! │ node               │ deliveries │ turn      │ state   │
+//! └────────────────────┴────────────┴───────────┴─────────┘
+//! ```
+//!
+//! The state word is the truth about a chunk; entries of the ring are hints. A node number is used once, so it names
+//! an owner for good. The turn is raised, modulo 2^16, whenever the chunk is loaned. The zeroes of a fresh file are
+//! free chunks.
+
+/// The state word.
+pub const STATE_AT: usize = 0;
+/// Bytes of the payload.
+pub const LENGTH_AT: usize = 8;
+/// When it became ready, on the clock of the machine.
+pub const SINCE_AT: usize = 16;
+/// When it may be delivered again.
+pub const DUE_AT: usize = 24;
+/// The state word for which an entry is known to have been made.
+pub const PLACED_AT: usize = if cfg!(windlass_loom) { 32 } else { 64 };
+/// From one chunk to the next. What is written after the entry was made has a line of its own: by then a consumer may
+/// be reading the other one.
+pub const STRIDE: usize = if cfg!(windlass_loom) { 40 } else { 128 };
+
+/// Most deliveries that the word counts.
+pub const DELIVERIES_MAX: u32 = 0xff;
+
+/// Where a message is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// Nobody's.
+    Free = 0,
+    /// A producer builds a message in it.
+    Loaned = 1,
+    /// It waits for a consumer. The node is whoever made it ready.
+    Ready = 2,
+    /// A consumer works on it.
+    Taken = 3,
+    /// It was delivered as often as it may be, and waits for whoever looks after such.
+    Dead = 4,
+    /// It waits until it is due.
+    Later = 5,
+}
+
+/// A state word, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Chunk(pub u64);
+
+impl Chunk {
+    /// The word of these parts.
+    pub fn new(node: u32, deliveries: u32, turn: u32, state: State) -> Self {
+        let (deliveries, turn) = (deliveries.min(DELIVERIES_MAX), turn & 0xffff);
+        Self(u64::from(node) << 32 | u64::from(deliveries << 24 | turn << 8 | state as u32))
+    }
+
+    /// Who made the last step, and owns the chunk in states that have an owner.
+    pub fn node(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// How often the message was delivered without an acknowledgement.
+    pub fn deliveries(self) -> u32 {
+        (self.0 >> 24 & 0xff) as u32
+    }
+
+    /// How often the chunk was loaned, modulo 2^16.
+    pub fn turn(self) -> u32 {
+        (self.0 >> 8 & 0xffff) as u32
+    }
+
+    /// The state; `None` if the word is none that windlass writes.
+    pub fn state(self) -> Option<State> {
+        Some(match self.0 & 0xff {
+            0 => State::Free,
+            1 => State::Loaned,
+            2 => State::Ready,
+            3 => State::Taken,
+            4 => State::Dead,
+            5 => State::Later,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is in that state.
+    pub fn is(self, state: State) -> bool {
+        self.0 & 0xff == state as u64
+    }
+
+    /// The same message in another state, by `node`.
+    #[must_use]
+    pub fn with(self, state: State, node: u32) -> Self {
+        Self::new(node, self.deliveries(), self.turn(), state)
+    }
+
+    /// The same after one more delivery in vain.
+    #[must_use]
+    pub fn failed(self) -> Self {
+        let state = self.0 & 0xff;
+        let deliveries = (self.deliveries() + 1).min(DELIVERIES_MAX);
+        Self(u64::from(self.node()) << 32 | u64::from(deliveries << 24 | self.turn() << 8) | state)
+    }
+
+    /// The chunk, loaned anew to `node`.
+    #[must_use]
+    pub fn loaned(self, node: u32) -> Self {
+        Self::new(node, 0, self.turn().wrapping_add(1), State::Loaned)
+    }
+
+    /// The chunk, free.
+    #[must_use]
+    pub fn freed(self) -> Self {
+        Self::new(0, 0, self.turn(), State::Free)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_comes_apart_as_it_was_put_together() {
+        let word = Chunk::new(u32::MAX, 255, 0xffff, State::Later);
+        assert_eq!((word.node(), word.deliveries(), word.turn()), (u32::MAX, 255, 0xffff));
+        assert_eq!(word.state(), Some(State::Later));
+        assert_eq!(word.failed(), word, "deliveries stay at their end");
+        let next = word.freed().loaned(7);
+        assert_eq!(next, Chunk::new(7, 0, 0, State::Loaned));
+        assert_eq!(next.with(State::Taken, 8).failed(), Chunk::new(8, 1, 0, State::Taken));
+        assert_eq!(Chunk(6).state(), None);
+        assert!(Chunk(0).is(State::Free));
+    }
+}

@@ -1,0 +1,316 @@
+//! What all handles of one open queue share within a process.
+
+use crate::bus::Member;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::chunk::State;
+use crate::layout::header::{Header, Kind};
+use crate::layout::queue::{self as layout, Shape};
+use crate::limits::{self, CONTROL_BYTES_MAX};
+use crate::queue::space::Data;
+use crate::ring::pins::Pins;
+use crate::ring::pool::{Pool, Repaired};
+use crate::ring::slots::{Claimed, Slots};
+use crate::ring::tokens::Tokens;
+use crate::ring::wake::{Bell, Ring};
+use crate::shm::home::Folder;
+use crate::shm::loss::Loss;
+use crate::shm::map::{self, Access};
+use crate::shm::place::Region;
+use crate::shm::sys;
+use crate::sync::{fence, Ordering::*};
+use std::sync::Arc;
+
+/// One open queue.
+pub struct Core {
+    pub name: String,
+    pub folder: Folder,
+    pub member: Arc<Member>,
+    pub shape: Shape,
+    pub identity: u64,
+    pub control: Region,
+    pub pool: Pool,
+    pub slots: Slots,
+    /// A queue has no lanes, so there are none.
+    pins: Pins,
+    pub bell: Bell,
+    /// What became of the files of the queue.
+    pub loss: Loss,
+}
+
+/// What a round found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Loans of the dead that are free now.
+    pub freed: usize,
+    /// Messages that will be delivered, or delivered again, because of it.
+    pub ready: usize,
+    /// Messages that were delivered as often as they may be.
+    pub died: usize,
+}
+
+/// The nodes that were asked after in one round.
+#[derive(Default)]
+struct Living(Vec<(u32, bool)>);
+
+impl Living {
+    fn is_alive(&mut self, member: &Member, node: u32) -> bool {
+        if let Some((_, alive)) = self.0.iter().find(|(known, _)| *known == node) {
+            return *alive;
+        }
+        let alive = member.is_alive(node);
+        self.0.push((node, alive));
+        alive
+    }
+}
+
+impl Core {
+    /// Opens the control file of the queue in `folder`.
+    pub fn open(
+        name: &str,
+        folder: Folder,
+        member: Arc<Member>,
+        access: Access,
+    ) -> Result<Arc<Self>> {
+        let what = format!("{folder}/control");
+        let file = folder.open_file("control", access)?;
+        let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        if len > CONTROL_BYTES_MAX {
+            let most = format!("at most {CONTROL_BYTES_MAX}");
+            return Err(Error::corrupt(what, "its length", len, most));
+        }
+        let loss = Loss::default();
+        let control = map::map(&file, &what, access, len, &loss)?;
+        let header = Header::read(&control, Kind::Queue, &what)?;
+        let shape = Shape::from_header(&header, &what)?;
+        let tokens = Tokens::new(control.clone(), shape.ring_at(), shape.entries(), shape.form());
+        let pool = Pool::new(
+            control.clone(),
+            shape.pool_at(),
+            shape.chunks(),
+            tokens,
+            shape.deliveries_max,
+        );
+        let consumers = shape.consumers_max as usize;
+        let slots =
+            Slots::new(control.clone(), shape.slots_at(), layout::SLOTS_HIGH_AT, consumers, 0);
+        let pins = Pins::new(control.clone(), shape.ring_at(), 0, 0, consumers);
+        let bell = Bell::new(control.clone(), layout::HINT_AT, layout::WAKE_AT);
+        Ok(Arc::new(Self {
+            name: name.to_owned(),
+            folder,
+            member,
+            shape,
+            identity: header.identity,
+            control,
+            pool,
+            slots,
+            pins,
+            bell,
+            loss,
+        }))
+    }
+
+    /// The schema that the queue stores, checked against its checksum.
+    pub fn schema_bytes(&self) -> Result<Vec<u8>> {
+        let (at, len) = (self.shape.schema_at(), self.shape.schema_bytes as usize);
+        let words = (at..at + len.next_multiple_of(8)).step_by(8);
+        // Relaxed: static since before the file had its name.
+        let mut bytes: Vec<u8> =
+            words.flat_map(|at| self.control.word(at).load(Relaxed).to_le_bytes()).collect();
+        bytes.truncate(len);
+        let crc = crc32fast::hash(&bytes);
+        if crc != self.shape.schema_crc {
+            let what = format!("{}/control", self.folder);
+            return Err(Error::corrupt(what, "the schema checksum", crc, self.shape.schema_crc));
+        }
+        Ok(bytes)
+    }
+
+    /// Maps the payloads.
+    pub fn map_data(&self, access: Access) -> Result<Data> {
+        let what = format!("{}/data", self.folder);
+        let file = self.folder.open_file("data", access).map_err(|error| match error.kind() {
+            ErrorKind::NotFound if !self.is_removed() => {
+                Error::corrupt(&what, "the file", "missing", "there, as the control file says")
+            }
+            _ => error,
+        })?;
+        let expected = self.shape.data_header(self.identity);
+        let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
+        let header = Header::read(&region, Kind::Chunks, &what)?;
+        if header != expected {
+            let text = format!("{what} belongs to another queue than the control file beside it");
+            return Err(Error::new(ErrorKind::Corrupt, text));
+        }
+        map::prefault(&region, 0, region.len(), access);
+        Ok(Data::new(region, self.shape))
+    }
+
+    /// Looks whether files are still as long as they were made: the control file, and those whose last words are given.
+    pub fn probe(&self, others: impl IntoIterator<Item = u64>) {
+        self.loss.probe(self.control.last(), self.identity);
+        others.into_iter().for_each(|last| self.loss.probe(last, self.identity));
+    }
+
+    /// Refuses to act on what was read if a file of the queue lost pages: they read as zeroes.
+    pub fn check_loss(&self) -> Result<()> {
+        self.loss.check(format_args!("queue {}, at {},", self.name, self.folder))
+    }
+
+    /// Whether the queue was removed: under its name there is nothing, or another one.
+    pub fn is_removed(&self) -> bool {
+        let here = self.member.folder().open_folder(&format!("{}.queue", self.name));
+        let there = here
+            .and_then(|folder| Self::open(&self.name, folder, self.member.clone(), Access::Read));
+        match there {
+            Ok(there) => there.identity != self.identity,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
+    }
+
+    /// Whether the queue was closed.
+    pub fn is_closed(&self) -> bool {
+        // CLOSE: pairs with `close`.
+        self.control.word(layout::CLOSED_AT).load(Acquire) != 0
+    }
+
+    /// Ends the queue.
+    pub fn close(&self) {
+        step!("queue.close");
+        // CLOSE: what this process entered before is there; pairs with `is_closed`.
+        self.control.word(layout::CLOSED_AT).store(1, Release);
+        self.bell.wake();
+        self.wake_sleepers();
+    }
+
+    /// Adds to a statistics word of the control file.
+    pub fn count(&self, at: usize, more: u64) {
+        if more > 0 {
+            // Relaxed: statistics.
+            self.control.word(at).fetch_add(more, Relaxed);
+        }
+    }
+
+    /// A statistics word of the control file.
+    pub fn counter(&self, at: usize) -> u64 {
+        // Relaxed: statistics.
+        self.control.word(at).load(Relaxed)
+    }
+
+    /// Takes a consumer slot, freeing those of the dead if there is none.
+    pub fn claim(&self) -> Result<Claimed> {
+        let node = self.member.node();
+        let try_all =
+            || (0..self.slots.len()).find_map(|slot| self.slots.claim(slot, node, &self.pins));
+        if let Some(claimed) = try_all() {
+            return Ok(claimed);
+        }
+        self.reap_the_dead();
+        try_all().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Limit,
+                format!(
+                    "queue {} has room for {} consumers and all of them live; end one, or create \
+                     the queue with a larger consumers_max",
+                    self.name,
+                    self.slots.len()
+                ),
+            )
+        })
+    }
+
+    /// Frees the consumer slots of all whose nodes are dead, and says how many.
+    pub fn reap_the_dead(&self) -> usize {
+        let is_dead = |slot: &usize| {
+            let owner = self.slots.owner(*slot);
+            !owner.is_free() && !self.member.is_alive(owner.node()) && self.slots.reap(*slot, owner)
+        };
+        let reaped = (0..self.slots.high()).filter(is_dead).count();
+        self.count(layout::REAPED_AT, reaped as u64);
+        reaped
+    }
+
+    /// Wakes consumers after a message became ready, if one may be asleep.
+    #[inline]
+    pub fn announce(&self) {
+        if self.bell.is_wanted() {
+            self.ring();
+        }
+    }
+
+    #[cold]
+    fn ring(&self) {
+        match self.bell.ring(&self.slots) {
+            Ring::Nobody => return,
+            Ring::Wake => {}
+            Ring::BarrierThenWake => {
+                if !sys::barrier() {
+                    // SLEEP: producers fence where the barrier is missing.
+                    fence(SeqCst);
+                }
+            }
+        }
+        self.bell.wake();
+        self.count(layout::WOKEN_AT, 1);
+        self.wake_sleepers();
+    }
+
+    fn wake_sleepers(&self) {
+        step!("wake.futex");
+        sys::futex_wake_all(self.bell.futex());
+    }
+
+    /// Looks for what the dead left and for what is due, unless somebody did so a moment ago.
+    pub fn round_if_due(&self) -> Round {
+        let now = sys::monotonic_ns();
+        let word = self.control.word(layout::ROUND_AT);
+        // Relaxed: it says only that somebody looks, and that may be done too often or, if it lies in the future by
+        // damage, by whoever is hindered only.
+        let last = word.load(Relaxed);
+        if now.saturating_sub(last) < limits::ROUND_MS * 1_000_000 && last <= now {
+            return Round::default();
+        }
+        step!("queue.round");
+        word.store(now, Relaxed);
+        self.round(now)
+    }
+
+    /// Looks for what the dead left and for what is due at the time `now`.
+    pub fn round(&self, now: u64) -> Round {
+        let (mut round, mut again) = (Round::default(), 0);
+        let (mut living, node) = (Living::default(), self.member.node());
+        for chunk in 0..self.pool.len() {
+            let seen = self.pool.look(chunk);
+            let owned = match seen.state() {
+                Some(State::Loaned | State::Taken) => true,
+                Some(State::Ready) => !self.pool.is_placed(chunk, seen),
+                Some(State::Later) => {
+                    round.ready += usize::from(self.pool.resume(chunk, seen, now, node));
+                    false
+                }
+                Some(State::Free | State::Dead) | None => false,
+            };
+            if !owned || living.is_alive(&self.member, seen.node()) {
+                continue;
+            }
+            match self.pool.repair(chunk, seen, node) {
+                Repaired::Nothing => {}
+                Repaired::Freed => round.freed += 1,
+                Repaired::Entered => round.ready += 1,
+                Repaired::Again => again += 1,
+                Repaired::Dead => round.died += 1,
+            }
+        }
+        round.ready += again;
+        self.count(layout::REDELIVERED_AT, again as u64);
+        self.count(layout::DIED_AT, round.died as u64);
+        self.count(layout::FREED_AT, round.freed as u64);
+        if round.ready > 0 {
+            self.announce();
+        }
+        if round != Round::default() {
+            tracing::info!(queue = %self.name, ?round, "did what was left to do");
+        }
+        round
+    }
+}

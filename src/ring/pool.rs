@@ -1,0 +1,386 @@
+//! The chunks of a work queue, and who has them.
+//!
+//! ```text
+//!            loan            commit            take            ack
+//!   Free ──────────▶ Loaned(p) ────▶ Ready(p) ────▶ Taken(c) ─────▶ Free
+//!     ▲    abort       │                ▲               │ nack, or the death of c
+//!     └────────────────┘                ├───────────────┤
+//!                                       │  due          ├──▶ Later ──▶ Ready
+//!                                       └───────────────┴──▶ Dead, after the last delivery
+//! ```
+//!
+//! The state word of a chunk is the single truth; entries of the ring are hints. A message is committed when its chunk
+//! is ready, and only then entered. A consumer takes it by a swap of the state word, and only then removes the entry.
+//! An entry whose chunk is not ready is stale, and whoever meets it removes it. Two entries of one chunk do no harm.
+//!
+//! # Invariants
+//!
+//! * `I1` — Every arrow is one compare-and-swap from exactly the word that was seen, and names who did it.
+//! * `I2` — Only the owner that the word names reads or writes the payload: the producer while Loaned, the consumer
+//!   while Taken.
+//! * `I3` — `placed` is the word of a ready chunk only if an entry was made for it after it had that word. Such an
+//!   entry stays until the word changes. The turn tells the word from those of earlier messages.
+//! * `I4` — A ready chunk whose word is not `placed` may have no entry. Whoever made it ready enters it; if that is a
+//!   dead process, whoever repairs does; and an idle consumer takes such a chunk without an entry.
+//!
+//! # Orderings
+//!
+//! | edge     | `Release`                      | `Acquire`                    | hands over                       |
+//! |----------|--------------------------------|------------------------------|----------------------------------|
+//! | `CHUNK`  | every swap of a state word     | every load of a state word   | the payload and the other words  |
+//! | `PLACED` | store of `placed` in `enter`   | load in `is_placed`          | the entry                        |
+//!
+//! # If a process dies
+//!
+//! Each chunk says whose it is. Loaned of the dead becomes free. Ready of the dead is entered, unless it is placed.
+//! Taken of the dead becomes ready again, with its deliveries raised, and is entered; or dead, after the last one.
+//! Whoever repairs may die as well: what it made ready names it. Checked by `loom-tests/tests/pool.rs`.
+//!
+//! Why `placed`: a second entry does no harm, but entries fill the ring. Without it every repair would enter everything
+//! again that was ever made ready by a process that has left since.
+
+use crate::layout::chunk::{
+    Chunk, State, DUE_AT, LENGTH_AT, PLACED_AT, SINCE_AT, STATE_AT, STRIDE,
+};
+use crate::ring::lane::Corrupt;
+use crate::ring::tokens::{Refused, Tokens};
+use crate::shm::place::Region;
+use crate::sync::{AtomicU64, Ordering::*};
+use std::ops::Range;
+
+/// The chunks of a queue.
+#[derive(Clone)]
+pub struct Pool {
+    region: Region,
+    at: usize,
+    chunks: usize,
+    tokens: Tokens,
+    deliveries_max: u32,
+}
+
+/// A chunk that the caller owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which one.
+    pub chunk: usize,
+    /// The word that says so.
+    pub word: Chunk,
+}
+
+/// What became of a message that was not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Returned {
+    /// It will be delivered again.
+    Again,
+    /// It was delivered as often as it may be.
+    Dead,
+    /// The chunk is not the caller's any more.
+    Lost,
+}
+
+/// What a repair did to a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Repaired {
+    /// Nothing had to be done, or somebody else has.
+    Nothing,
+    /// It was loaned, and is free.
+    Freed,
+    /// It was ready, and is entered.
+    Entered,
+    /// It was taken, and is ready again.
+    Again,
+    /// It was taken, and is dead.
+    Dead,
+}
+
+impl Pool {
+    /// Bytes of the words of `chunks` chunks.
+    pub fn bytes(chunks: usize) -> usize {
+        chunks * STRIDE
+    }
+
+    /// `chunks` chunks whose words begin at byte `at` of `region`, with their ring. A message is delivered at most
+    /// `deliveries_max` times.
+    pub fn new(
+        region: Region,
+        at: usize,
+        chunks: usize,
+        tokens: Tokens,
+        deliveries_max: u32,
+    ) -> Self {
+        assert!(at + Self::bytes(chunks) <= region.len());
+        assert!(tokens.capacity() >= chunks as u64 && deliveries_max > 0);
+        Self { region, at, chunks, tokens, deliveries_max }
+    }
+
+    /// How many chunks there are.
+    pub fn len(&self) -> usize {
+        self.chunks
+    }
+
+    /// The ring.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    #[inline]
+    fn word(&self, chunk: usize, at: usize) -> &AtomicU64 {
+        self.region.word(self.at + chunk * STRIDE + at)
+    }
+
+    /// The state word of a chunk.
+    #[inline]
+    pub fn look(&self, chunk: usize) -> Chunk {
+        // CHUNK: pairs with `swap`.
+        Chunk(self.word(chunk, STATE_AT).load(Acquire))
+    }
+
+    #[inline]
+    fn swap(&self, chunk: usize, from: Chunk, to: Chunk) -> bool {
+        // CHUNK: pairs with `look`.
+        self.word(chunk, STATE_AT).compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Bytes of the payload of a chunk that the caller owns. An input: check it before use.
+    #[inline]
+    pub fn length(&self, chunk: usize) -> u64 {
+        // Relaxed: handed over by CHUNK.
+        self.word(chunk, LENGTH_AT).load(Relaxed)
+    }
+
+    /// Since when a chunk is ready. A note for people.
+    pub fn since(&self, chunk: usize) -> u64 {
+        // Relaxed: statistics.
+        self.word(chunk, SINCE_AT).load(Relaxed)
+    }
+
+    /// When a chunk may be delivered again.
+    pub fn due(&self, chunk: usize) -> u64 {
+        // Relaxed: handed over by CHUNK.
+        self.word(chunk, DUE_AT).load(Relaxed)
+    }
+
+    /// Loans a free chunk of `range` to `node`, looking from `from` on. `None` if none is free.
+    pub fn loan(&self, range: Range<usize>, from: usize, node: u32) -> Option<Held> {
+        let from = from.clamp(range.start, range.end);
+        (from..range.end).chain(range.start..from).find_map(|chunk| {
+            let seen = self.look(chunk);
+            if !seen.is(State::Free) {
+                return None;
+            }
+            let word = seen.loaned(node);
+            step!("pool.loan");
+            self.swap(chunk, seen, word).then_some(Held { chunk, word })
+        })
+    }
+
+    /// Gives a loan back. False if the chunk is not the caller's any more.
+    pub fn abort(&self, held: Held) -> bool {
+        step!("pool.abort");
+        self.swap(held.chunk, held.word, held.word.freed())
+    }
+
+    /// Commits a loan of `length` bytes at the time `now`: from here on it will be delivered. False if the chunk is not
+    /// the caller's any more.
+    pub fn commit(&self, held: Held, length: u64, now: u64) -> bool {
+        // Relaxed: handed over by CHUNK.
+        self.word(held.chunk, LENGTH_AT).store(length, Relaxed);
+        self.word(held.chunk, SINCE_AT).store(now, Relaxed);
+        let ready = held.word.with(State::Ready, held.word.node());
+        step!("pool.commit");
+        if !self.swap(held.chunk, held.word, ready) {
+            return false;
+        }
+        self.enter(held.chunk, ready);
+        true
+    }
+
+    /// Makes an entry for a chunk that the caller made ready by `word`.
+    ///
+    /// There is room for two entries of each chunk. If it is full all the same, of entries that the dead doubled, the
+    /// chunk stays without one, and an idle consumer takes it (`I4`).
+    fn enter(&self, chunk: usize, word: Chunk) {
+        loop {
+            step!("pool.enter");
+            match self.tokens.enter(chunk as u64) {
+                Ok(()) => break,
+                Err(Refused::Corrupt) => return,
+                Err(Refused::Full) => match self.tokens.first() {
+                    Ok(Some(first)) => {
+                        let of = first.token as usize;
+                        if of < self.chunks && self.look(of).is(State::Ready) {
+                            return;
+                        }
+                        self.tokens.remove(first);
+                    }
+                    Ok(None) => {}
+                    Err(Corrupt) => return,
+                },
+            }
+        }
+        step!("pool.placed");
+        // PLACED: pairs with `is_placed`.
+        self.word(chunk, PLACED_AT).store(word.0, Release);
+    }
+
+    /// Whether an entry was made for a chunk that is ready by `word`.
+    pub fn is_placed(&self, chunk: usize, word: Chunk) -> bool {
+        // PLACED: pairs with `enter`.
+        self.word(chunk, PLACED_AT).load(Acquire) == word.0
+    }
+
+    /// Takes the first message. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if a word is none that this queue can have. An entry that names no chunk is removed.
+    pub fn take(&self, node: u32) -> Result<Option<Held>, Corrupt> {
+        loop {
+            let Some(first) = self.tokens.first()? else { return Ok(None) };
+            let chunk = first.token as usize;
+            if chunk >= self.chunks {
+                self.tokens.remove(first);
+                return Err(Corrupt);
+            }
+            let seen = self.look(chunk);
+            if !seen.is(State::Ready) {
+                self.tokens.remove(first);
+                continue;
+            }
+            let word = seen.with(State::Taken, node);
+            step!("pool.take");
+            if self.swap(chunk, seen, word) {
+                self.tokens.remove(first);
+                return Ok(Some(Held { chunk, word }));
+            }
+        }
+    }
+
+    /// Takes a message that is ready and may have no entry. For a consumer that finds the ring empty, now and then.
+    pub fn take_unplaced(&self, node: u32) -> Option<Held> {
+        (0..self.chunks).find_map(|chunk| {
+            let seen = self.look(chunk);
+            if !seen.is(State::Ready) || self.is_placed(chunk, seen) {
+                return None;
+            }
+            let word = seen.with(State::Taken, node);
+            step!("pool.find");
+            self.swap(chunk, seen, word).then_some(Held { chunk, word })
+        })
+    }
+
+    /// Takes a message that was delivered as often as it may be, of a chunk from `from` on.
+    pub fn take_dead(&self, from: usize, node: u32) -> Option<Held> {
+        (from..self.chunks).find_map(|chunk| {
+            let seen = self.look(chunk);
+            let word = seen.with(State::Taken, node);
+            if !seen.is(State::Dead) {
+                return None;
+            }
+            step!("pool.exhume");
+            self.swap(chunk, seen, word).then_some(Held { chunk, word })
+        })
+    }
+
+    /// Says that a message is done. False if the chunk is not the caller's any more: it will be, or was, delivered
+    /// again.
+    pub fn ack(&self, held: Held) -> bool {
+        step!("pool.ack");
+        self.swap(held.chunk, held.word, held.word.freed())
+    }
+
+    /// Gives a message back, to be delivered again.
+    pub fn nack(&self, held: Held) -> Returned {
+        self.give_back(held, held.word.node())
+    }
+
+    /// Gives a message back, to be delivered again when it is `due`.
+    pub fn postpone(&self, held: Held, due: u64) -> Returned {
+        let failed = held.word.failed();
+        if failed.deliveries() >= self.deliveries_max {
+            return self.nack(held);
+        }
+        // Relaxed: handed over by CHUNK; the caller owns the chunk.
+        self.word(held.chunk, DUE_AT).store(due, Relaxed);
+        step!("pool.postpone");
+        match self.swap(held.chunk, held.word, failed.with(State::Later, failed.node())) {
+            true => Returned::Again,
+            false => Returned::Lost,
+        }
+    }
+
+    /// Puts a dead message back that the caller has exhumed. False if the chunk is not the caller's any more.
+    pub fn bury(&self, held: Held) -> bool {
+        step!("pool.bury");
+        self.swap(held.chunk, held.word, held.word.with(State::Dead, held.word.node()))
+    }
+
+    /// Makes a dead message ready again that the caller has exhumed, as if it had never been delivered.
+    pub fn revive(&self, held: Held) -> bool {
+        let ready = Chunk::new(held.word.node(), 0, held.word.turn(), State::Ready);
+        step!("pool.revive");
+        let mine = self.swap(held.chunk, held.word, ready);
+        if mine {
+            self.enter(held.chunk, ready);
+        }
+        mine
+    }
+
+    fn give_back(&self, held: Held, node: u32) -> Returned {
+        let failed = held.word.failed();
+        let dead = failed.deliveries() >= self.deliveries_max;
+        let state = if dead { State::Dead } else { State::Ready };
+        let word = failed.with(state, node);
+        step!("pool.return");
+        if !self.swap(held.chunk, held.word, word) {
+            return Returned::Lost;
+        }
+        if dead {
+            return Returned::Dead;
+        }
+        self.enter(held.chunk, word);
+        Returned::Again
+    }
+
+    /// Makes a message ready that is due at the time `now`. `seen` is the word of its chunk.
+    pub fn resume(&self, chunk: usize, seen: Chunk, now: u64, node: u32) -> bool {
+        if !seen.is(State::Later) || self.due(chunk) > now {
+            return false;
+        }
+        let word = seen.with(State::Ready, node);
+        step!("pool.resume");
+        let mine = self.swap(chunk, seen, word);
+        if mine {
+            self.enter(chunk, word);
+        }
+        mine
+    }
+
+    /// Repairs a chunk whose word `seen` names a node that is dead, in the name of `node`.
+    pub fn repair(&self, chunk: usize, seen: Chunk, node: u32) -> Repaired {
+        match seen.state() {
+            Some(State::Loaned) => {
+                step!("pool.free");
+                match self.swap(chunk, seen, seen.freed()) {
+                    true => Repaired::Freed,
+                    false => Repaired::Nothing,
+                }
+            }
+            Some(State::Ready) if !self.is_placed(chunk, seen) => {
+                let word = seen.with(State::Ready, node);
+                step!("pool.adopt");
+                if !self.swap(chunk, seen, word) {
+                    return Repaired::Nothing;
+                }
+                self.enter(chunk, word);
+                Repaired::Entered
+            }
+            Some(State::Taken) => match self.give_back(Held { chunk, word: seen }, node) {
+                Returned::Again => Repaired::Again,
+                Returned::Dead => Repaired::Dead,
+                Returned::Lost => Repaired::Nothing,
+            },
+            _ => Repaired::Nothing,
+        }
+    }
+}
