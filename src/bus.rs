@@ -1,5 +1,9 @@
 //! A bus: a directory of topics, and this process's membership of it.
 
+mod member;
+
+pub(crate) use member::{new_identity, Member, Process};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
@@ -8,7 +12,6 @@ use crate::shm::home::{Folder, Home, SHARED_MODE};
 use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::node::{own_namespace, Node, NodeLock, NodeTable, SLOT_BYTES};
-use crate::shm::sys;
 use crate::tokens::TokenQueueBuilder;
 use crate::topic::core::Core;
 use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
@@ -19,79 +22,6 @@ use std::sync::Arc;
 const CONTROL: &str = "bus";
 const COUNTER_AT: usize = 512;
 const SLOTS_AT: usize = 1024;
-
-/// This process's membership of a bus: a node. It lives until the last handle that was made through it is dropped.
-pub struct Member {
-    home: Home,
-    folder: Folder,
-    lock: NodeLock,
-    table: NodeTable,
-    /// What became of the control file of the bus.
-    loss: Loss,
-    /// The inode of the PID namespace of this process.
-    namespace: u32,
-}
-
-impl Member {
-    /// The number of this node.
-    pub fn node(&self) -> u32 {
-        self.lock.id()
-    }
-
-    /// The folder of the bus.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
-    /// Refuses to go on in a child that inherited this membership through `fork`: it would act in
-    /// the name of its parent.
-    ///
-    /// # Errors
-    ///
-    /// `Forked` in such a child.
-    pub fn check_process(&self) -> Result<()> {
-        if self.lock.is_inherited() {
-            let text = format!(
-                "this handle of bus {} was inherited through fork; open the bus again in the child",
-                self.folder
-            );
-            return Err(Error::new(ErrorKind::Forked, text));
-        }
-        Ok(())
-    }
-
-    /// Whether a node lives. `false` only on the kernel's word.
-    pub fn is_alive(&self, node: u32) -> bool {
-        self.lock.is_alive(node)
-    }
-
-    /// The process of a node, if the node is still known.
-    pub fn process_of(&self, node: u32) -> Option<Process> {
-        self.table.find(node).map(|node| self.process(&node))
-    }
-
-    fn process(&self, node: &Node) -> Process {
-        Process { pid: node.pid, is_elsewhere: node.namespace != self.namespace }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        if !self.lock.is_inherited() {
-            self.table.leave(&self.lock);
-        }
-    }
-}
-
-/// A number that no other bus or topic has, for all practical purposes.
-pub fn new_identity() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    // The keys of `RandomState` come from the operating system; time and process make up for repeats within it.
-    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    hasher.write_u64(sys::monotonic_ns());
-    hasher.write_u32(std::process::id());
-    hasher.finish()
-}
 
 /// How to open a bus, where the defaults of [`Bus::open`] do not fit.
 #[derive(Clone, Debug)]
@@ -404,6 +334,7 @@ impl Bus {
         for queue in self.queues()? {
             let opened = self.open_queue(&queue, Access::Write);
             match opened.and_then(|core| queue::repair(&core)) {
+                Err(error) if shared && error.kind() == ErrorKind::Permission => {}
                 Ok((round, consumers)) => {
                     report.subscribers += consumers;
                     report.chunks += round.freed + round.ready + round.died;
@@ -441,22 +372,6 @@ impl Bus {
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bus").field("path", &self.path()).field("node", &self.node()).finish()
-    }
-}
-
-/// A process that is a member of a bus, to show to people.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Process {
-    /// Its number, in the PID namespace that it runs in.
-    pub pid: u32,
-    /// Whether that is another PID namespace than that of this process, in which another process may have the number.
-    pub is_elsewhere: bool,
-}
-
-impl fmt::Display for Process {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.is_elsewhere { " in another PID namespace" } else { "" };
-        write!(f, "process {}{place}", self.pid)
     }
 }
 

@@ -58,6 +58,8 @@ pub struct InFlight {
     pub node: u32,
     /// Its process, if the node is still known.
     pub pid: Option<u32>,
+    /// Whether that process is in another PID namespace than this one, in which another process may have the number.
+    pub is_elsewhere: bool,
     /// Whether it lives. What the dead have is delivered again, or free, soon.
     pub alive: bool,
     /// Messages that it works on.
@@ -93,8 +95,14 @@ pub fn inspect(core: &Core) -> Result<QueueInfo> {
         }
     }
     let in_flight = nodes.into_iter().map(|(node, found)| {
-        let (pid, alive) = (core.member.pid_of(node), core.member.is_alive(node));
-        InFlight { node, pid, alive, ..found }
+        let (process, alive) = (core.member.process_of(node), core.member.is_alive(node));
+        InFlight {
+            node,
+            pid: process.map(|process| process.pid),
+            is_elsewhere: process.is_some_and(|process| process.is_elsewhere),
+            alive,
+            ..found
+        }
     });
     let owners = (0..core.slots.high()).map(|slot| core.slots.owner(slot));
     let consumers = owners.filter(|owner| !owner.is_free());

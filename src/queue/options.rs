@@ -7,7 +7,7 @@ use crate::layout::queue::{Class, Shape};
 use crate::limits;
 use crate::queue::core::Core;
 use crate::queue::Queue;
-use crate::shm::home::{Created, Folder};
+use crate::shm::home::{folder_mode, Created, Folder};
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::Payload;
@@ -65,7 +65,7 @@ impl<T: Payload> QueueBuilder<T> {
         Self { consumers_max: Some(consumers), ..self }
     }
 
-    /// Permission bits of the files: 0600 by default; 0660 lets the group take part.
+    /// Permission bits of the files: by default 0660 on a bus that is shared with a group, 0600 on any other.
     pub fn mode(self, mode: u32) -> Self {
         Self { mode: Some(mode), ..self }
     }
@@ -78,8 +78,10 @@ impl<T: Payload> QueueBuilder<T> {
     /// was set or with another type, `NoSpace` if memory cannot be reserved.
     pub fn open(self) -> Result<Queue<T>> {
         let wanted = self.shape()?;
-        self.try_create(&wanted)?;
-        self.attach()
+        match self.try_create(&wanted)? {
+            Some(core) => Ok(Queue::new(core)),
+            None => self.attach(),
+        }
     }
 
     /// Creates the queue.
@@ -90,10 +92,14 @@ impl<T: Payload> QueueBuilder<T> {
     pub fn create(self) -> Result<Queue<T>> {
         let wanted = self.shape()?;
         match self.try_create(&wanted)? {
-            Created::Mine(_) => self.attach(),
-            Created::Theirs => Err(Error::new(
+            Some(core) => Ok(Queue::new(core)),
+            None => Err(Error::new(
                 ErrorKind::AlreadyExists,
-                format!("queue {} of bus {} exists already", self.name, self.member.folder()),
+                format!(
+                    "queue {} of bus {} exists already; open it, or remove it first",
+                    self.name,
+                    self.member.folder()
+                ),
             )),
         }
     }
@@ -134,7 +140,10 @@ impl<T: Payload> QueueBuilder<T> {
         classes[..wanted.len()].copy_from_slice(wanted);
         let deliveries = self.max_deliveries.unwrap_or(limits::DELIVERIES_DEFAULT);
         let consumers = self.consumers_max.unwrap_or(limits::CONSUMERS_DEFAULT);
-        let mode = self.mode.unwrap_or(0o600);
+        let mode = match self.mode {
+            Some(mode) => mode,
+            None => self.member.folder().default_mode()?,
+        };
         if mode & 0o600 != 0o600 || mode & !0o660 != 0 {
             let name = &self.name;
             return Err(invalid(format!(
@@ -161,11 +170,15 @@ impl<T: Payload> QueueBuilder<T> {
         format!("{}.queue", self.name)
     }
 
-    fn try_create(&self, shape: &Shape) -> Result<Created> {
+    /// Makes the queue and opens it. `None` if it exists.
+    fn try_create(&self, shape: &Shape) -> Result<Option<Arc<Core>>> {
+        let bus = self.member.folder();
+        if bus.exists(&self.folder_name())? {
+            return Ok(None);
+        }
+        let mut opened = None;
         let schema = T::schema()?.unwrap_or_default();
         let identity = crate::bus::new_identity();
-        // A group that may use the files must reach them: execute follows read.
-        let folder_mode = shape.mode | (shape.mode & 0o444) >> 2;
         let build = |folder: &Folder| {
             let data = shape.data_header(identity);
             folder.create_file_atomically("data", data.file_bytes, shape.mode, |region| {
@@ -184,16 +197,24 @@ impl<T: Payload> QueueBuilder<T> {
                 header.write(region);
                 Ok(())
             })?;
+            // Before it has its name: either there is a queue and it is open, or there is none.
+            let member = self.member.clone();
+            opened = Some(Core::open(&self.name, folder.clone(), member, Access::Write)?);
             Ok(())
         };
-        self.member.folder().create_folder_atomically(&self.folder_name(), folder_mode, build)
+        let created =
+            bus.create_folder_atomically(&self.folder_name(), folder_mode(shape.mode), build)?;
+        Ok(match created {
+            Created::Mine(_) => opened,
+            Created::Theirs => None,
+        })
     }
 
     fn attach(&self) -> Result<Queue<T>> {
         let bus = self.member.folder();
         let folder = bus.open_folder(&self.folder_name()).map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
-                let text = format!("bus {bus} has no queue {}", self.name);
+                let text = format!("bus {bus} has no queue {}; create it first", self.name);
                 Error::new(ErrorKind::NotFound, text)
             }
             _ => error,

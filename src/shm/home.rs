@@ -80,6 +80,13 @@ const GROUP: u32 = 0o070;
 /// replaced only by whoever made it, or made the folder.
 pub const SHARED_MODE: u32 = 0o3770;
 
+/// The mode of a folder whose files have `mode`. A group that may use them must reach them, and what is made among
+/// them: execute follows read.
+pub fn folder_mode(mode: u32) -> u32 {
+    let shared = if mode & 0o040 != 0 { SHARED_MODE & !0o777 } else { 0 };
+    shared | mode | (mode & 0o444) >> 2
+}
+
 /// The place of one bus: the folder that it is, or will be, in, and its name there.
 pub struct Home {
     parent: Folder,
@@ -243,6 +250,11 @@ impl Folder {
             Folder::Directory(directory) => directory.path(),
             Folder::Memory(memory) => memory.path(),
         }
+    }
+
+    /// The mode that files in this folder have unless somebody says otherwise.
+    pub fn default_mode(&self) -> Result<u32> {
+        Ok(if self.is_shared()? { 0o660 } else { 0o600 })
     }
 
     /// Whether the group of this folder takes part in what is in it.

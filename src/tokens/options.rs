@@ -7,7 +7,7 @@ use crate::layout::header::{Header, Kind};
 use crate::layout::token::{Form, TokenShape};
 use crate::limits::{HEADER_BYTES, TOKENS_DEFAULT, TOKENS_MAX, TOKEN_BITS_DEFAULT, TOKEN_BITS_MAX};
 use crate::ring::tokens::Tokens;
-use crate::shm::home::{Created, Folder, Home};
+use crate::shm::home::{folder_mode, Created, Folder, Home};
 use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use std::fmt;
@@ -95,7 +95,10 @@ impl TokenQueueBuilder {
         let capacity = self.capacity.unwrap_or(TOKENS_DEFAULT);
         let bits = self.token_bits.unwrap_or(TOKEN_BITS_DEFAULT);
         check_options(&format!("token queue {}", self.name), capacity, bits)?;
-        let mode = self.mode.unwrap_or(0o600);
+        let mode = match self.mode {
+            Some(mode) => mode,
+            None => self.member.folder().default_mode()?,
+        };
         if mode & 0o600 != 0o600 || mode & !0o660 != 0 {
             return Err(Error::new(
                 ErrorKind::Invalid,
@@ -114,9 +117,12 @@ impl TokenQueueBuilder {
 
     fn try_create(&self, shape: TokenShape) -> Result<Created> {
         // A group that may use the file must reach it: execute follows read.
-        let folder_mode = shape.mode | (shape.mode & 0o444) >> 2;
         let build = |folder: &Folder| build(folder, shape);
-        self.member.folder().create_folder_atomically(&self.folder_name(), folder_mode, build)
+        self.member.folder().create_folder_atomically(
+            &self.folder_name(),
+            folder_mode(shape.mode),
+            build,
+        )
     }
 
     fn attach(&self) -> Result<TokenQueue> {

@@ -4,7 +4,7 @@ use crate::bus::Member;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control::Shape;
 use crate::limits;
-use crate::shm::home::{Created, Folder, SHARED_MODE};
+use crate::shm::home::{folder_mode, Created, Folder};
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
@@ -199,8 +199,7 @@ impl<T: Payload> TopicBuilder<T> {
             evict_after_ns: u64::try_from(evict).unwrap_or(u64::MAX),
             mode: match self.mode {
                 Some(mode) => mode,
-                None if self.member.folder().is_shared()? => 0o660,
-                None => 0o600,
+                None => self.member.folder().default_mode()?,
             },
             schema_bytes: schema.len() as u64,
             schema_crc: crc32fast::hash(&schema),
@@ -292,11 +291,8 @@ impl<T: Payload> TopicBuilder<T> {
         }
         let schema = T::schema()?.unwrap_or_default();
         let identity = crate::bus::new_identity();
-        // A group that may use the files must reach them, and what is made among them: execute follows read.
-        let shared = if shape.mode & 0o040 != 0 { SHARED_MODE & !0o777 } else { 0 };
-        let folder_mode = shared | shape.mode | (shape.mode & 0o444) >> 2;
         let mut opened = None;
-        let created = bus.create_folder_atomically(&name, folder_mode, |folder| {
+        let created = bus.create_folder_atomically(&name, folder_mode(shape.mode), |folder| {
             let (bytes, mode) = (shape.file_bytes(), shape.mode);
             folder.create_file_atomically("control", bytes, mode, |region| {
                 for (index, chunk) in schema.chunks(8).enumerate() {
