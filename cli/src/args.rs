@@ -46,7 +46,7 @@ pub enum Command {
     /// Run everything at once while processes are killed and stopped, and give a verdict
     #[command(long_about = SOAK_HELP)]
     Soak(SoakArguments),
-    /// Measure latency, throughput and fan-out on this machine
+    /// Measure latency, throughput, fan-out and queues on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
     /// A publisher of the demo
@@ -251,6 +251,8 @@ pub enum BenchCommand {
     Throughput(BenchArguments),
     /// What a message costs its publisher with 1 to 64 subscribers
     Fanout(BenchArguments),
+    /// Messages a second through work queues, and handing one over, beside queues of threads
+    Queue(BenchArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\

@@ -70,6 +70,7 @@ fn benchmark(command: BenchCommand) -> ExitCode {
         BenchCommand::Latency(arguments) => (Bench::Latency, arguments),
         BenchCommand::Throughput(arguments) => (Bench::Throughput, arguments),
         BenchCommand::Fanout(arguments) => (Bench::Fanout, arguments),
+        BenchCommand::Queue(arguments) => (Bench::Queue, arguments),
     };
     let BenchArguments { cores, repetitions, quick, baselines, json } = arguments;
     bench::run(bench, &bench::Options { cores, repetitions, quick, baselines, json })

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, Mutex};
-use windlass::layout::chunk::{Chunk, State, PLACED_AT, STATE_AT, STRIDE};
+use windlass::layout::chunk::{Chunk, Note, State, Words};
 use windlass::layout::token::{bytes, Form};
 use windlass::ring::pool::{Held, Pool};
-use windlass::ring::tokens::{Refused, Tokens};
+use windlass::ring::tokens::{Cursor, Refused, Tokens};
 use windlass::shm::place::Region;
 use windlass::step;
 
@@ -17,6 +17,10 @@ pub const DELIVERIES_MAX: u32 = 2;
 pub struct Queue {
     /// The chunks.
     pub pool: Pool,
+    /// How far this clone, which is one handle, has walked when it entered messages.
+    tail: Cursor,
+    /// The same when it took them.
+    head: Cursor,
     words: Region,
     pool_at: usize,
     /// What was acknowledged: the message, and how often it was delivered in vain before.
@@ -31,7 +35,8 @@ impl Queue {
         let words = Region::zeroed(payload_at + 8 * chunks, payload_at);
         let tokens = Tokens::new(words.clone(), 0, entries, Form::new(8));
         let pool = Pool::new(words.clone(), pool_at, chunks, tokens, DELIVERIES_MAX);
-        Self { pool, words, pool_at, done: Arc::new(Mutex::new(Vec::new())) }
+        let (tail, head) = (Cursor::new(0), Cursor::new(0));
+        Self { pool, tail, head, words, pool_at, done: Arc::new(Mutex::new(Vec::new())) }
     }
 
     fn payload_at(&self, chunk: usize) -> usize {
@@ -62,13 +67,14 @@ impl Queue {
 
     /// Swaps the bare state word of a chunk, for broken copies.
     pub fn swap(&self, chunk: usize, from: Chunk, to: Chunk) -> bool {
-        let word = self.words.word(self.pool_at + chunk * STRIDE + STATE_AT);
+        let word = self.words.word(self.pool_at + Words::of(self.pool.len()).state_at(chunk));
         word.compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
     }
 
     /// Sets the bare word that says for which state an entry was made, for broken copies.
     pub fn set_placed(&self, chunk: usize, word: Chunk) {
-        self.words.word(self.pool_at + chunk * STRIDE + PLACED_AT).store(word.0, Release);
+        let at = self.pool_at + Words::of(self.pool.len()).placed_at(chunk);
+        self.words.word(at).store(word.0, Release);
     }
 
     /// The entries that are in the ring, taken out.
@@ -127,6 +133,8 @@ pub enum Take {
     RemovesFirst,
     /// It takes the chunk by a store.
     Stores,
+    /// It does not look whether the entry still stands.
+    Overtakes,
 }
 
 /// `Pool::take`.
@@ -137,6 +145,9 @@ pub fn take(queue: &Queue, node: u32, flaw: Option<Take>) -> Option<Held> {
         let seen = queue.pool.look(chunk);
         if !seen.is(State::Ready) {
             queue.pool.tokens().remove(first);
+            continue;
+        }
+        if flaw != Some(Take::Overtakes) && !queue.pool.tokens().stands(first) {
             continue;
         }
         let word = seen.with(State::Taken, node);
@@ -227,10 +238,13 @@ pub const REAL: Calls = Calls {
     send: |queue, node, message| {
         let Some(held) = queue.pool.loan(0..queue.pool.len(), 0, node) else { return false };
         queue.write(held.chunk, message);
-        assert!(queue.pool.commit(held, 8, 0), "nobody took the loan away");
+        assert!(
+            queue.pool.commit(&queue.tail, held, Note { length: 8, since_ms: 0 }),
+            "nobody took the loan away"
+        );
         true
     },
-    take: |queue, node| queue.pool.take(node).expect("it is sound"),
+    take: |queue, node| queue.pool.take(&queue.head, node).expect("it is sound"),
     ack: |queue, held| queue.pool.ack(held),
     repair: |queue, dead, node| repair(queue, dead, node, None),
 };

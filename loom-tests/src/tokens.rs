@@ -3,7 +3,7 @@
 use loom::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{self, *};
 use windlass::layout::token::{bytes, Form, HEAD_AT, SLOTS_AT, TAIL_AT};
-use windlass::ring::tokens::{Refused, Tokens};
+use windlass::ring::tokens::{Cursor, Refused, Tokens};
 use windlass::shm::place::Region;
 
 /// Words with two bits for the lap, the fewest that tell the laps apart that can meet.
@@ -18,6 +18,10 @@ pub struct Ring {
     pub words: Region,
     /// How its words are divided.
     pub form: Form,
+    /// How far this clone, which is one handle, has walked when it entered tokens.
+    pub tail: Cursor,
+    /// The same when it took them.
+    pub head: Cursor,
     capacity: u64,
 }
 
@@ -34,7 +38,8 @@ impl Ring {
         words.word(HEAD_AT).store(place, Relaxed);
         words.word(TAIL_AT).store(place, Relaxed);
         let tokens = Tokens::new(words.clone(), 0, capacity, form);
-        Self { tokens, words, form, capacity }
+        let (tail, head) = (Cursor::new(0), Cursor::new(0));
+        Self { tokens, words, form, tail, head, capacity }
     }
 
     /// Byte offset of the payload.
@@ -50,6 +55,21 @@ impl Ring {
         self.words.word(self.payload_at()).fetch_add(1, Relaxed);
     }
 
+    /// Enters a token, as a handle that keeps its cursor.
+    pub fn enter(&self, token: u64) -> Result<(), Refused> {
+        self.tokens.enter_from(&self.tail, token)
+    }
+
+    /// Takes a token, as a handle that keeps its cursor.
+    pub fn take(&self) -> Option<u64> {
+        loop {
+            let first = self.tokens.first_from(&self.head).expect("it is sound")?;
+            if self.tokens.remove(first) {
+                return Some(first.token);
+            }
+        }
+    }
+
     /// Everything that is in it, taken out.
     pub fn drain(&self) -> Vec<u64> {
         std::iter::from_fn(|| self.tokens.take().expect("it is sound")).collect()
@@ -60,14 +80,19 @@ impl Ring {
     }
 }
 
+/// Places in a block of a ring of that capacity.
+fn block(capacity: u64) -> u64 {
+    capacity.min(8)
+}
+
 /// What [`enter`] gets wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enter {
     /// It moves the tail before it fills the slot.
     ClaimsFirst,
-    /// It does not look at the tail again.
-    NoSecondLook,
-    /// It moves the tail past a slot without looking whether it is filled.
+    /// It never raises the tail.
+    NeverPasses,
+    /// It raises the tail past a slot without looking whether it is filled.
     PassesBlindly,
     /// Its swap is not a release.
     NotRelease,
@@ -78,27 +103,31 @@ pub enum Enter {
 /// `Tokens::enter`.
 pub fn enter(ring: &Ring, token: u64, flaw: Option<Enter>) -> Result<(), Refused> {
     let hint = ring.words.word(TAIL_AT);
-    let pass = |tail| hint.compare_exchange(tail, tail + 1, AcqRel, Relaxed).is_ok();
+    let pass = |tail: u64| {
+        if (tail + 1) % block(ring.capacity) == 0 && flaw != Some(Enter::NeverPasses) {
+            windlass::step::reached("tokens.pass");
+            hint.fetch_max(tail + 1, AcqRel);
+        }
+        tail + 1
+    };
     let (look, swap) = orders(flaw == Some(Enter::NotAcquire), flaw == Some(Enter::NotRelease));
+    let mut tail = hint.load(Acquire);
     loop {
-        let tail = hint.load(Acquire);
         let (slot, lap) = (ring.slot(tail), tail / ring.capacity);
         let word = slot.load(look);
-        if flaw != Some(Enter::NoSecondLook) && hint.load(Acquire) != tail {
-            continue;
-        }
         let seen = ring.form.read(word, lap);
         match (seen.ahead, seen.token) {
             (0, None) if flaw == Some(Enter::ClaimsFirst) => {
-                if pass(tail) {
+                if hint.compare_exchange(tail, tail + 1, AcqRel, Relaxed).is_ok() {
                     windlass::step::reached("tokens.enter");
                     slot.store(ring.form.full(lap, token), Release);
                     return Ok(());
                 }
+                tail = hint.load(Acquire);
             }
             (0, None) => {
                 if flaw == Some(Enter::PassesBlindly) {
-                    pass(tail);
+                    hint.fetch_max(tail + 1, AcqRel);
                 }
                 let full = ring.form.full(lap, token);
                 windlass::step::reached("tokens.enter");
@@ -108,11 +137,12 @@ pub fn enter(ring: &Ring, token: u64, flaw: Option<Enter>) -> Result<(), Refused
                     return Ok(());
                 }
             }
-            (0, Some(_)) | (1, None) => {
-                pass(tail);
-            }
+            (0, Some(_)) | (1, None) => tail = pass(tail),
             (-1, Some(_)) => return Err(Refused::Full),
-            _ => return Err(Refused::Corrupt),
+            _ => match hint.load(Acquire) {
+                hint if hint > tail => tail = hint,
+                _ => return Err(Refused::Corrupt),
+            },
         }
     }
 }
@@ -124,8 +154,8 @@ pub enum Take {
     ClaimsFirst,
     /// It leaves an empty slot of the same lap.
     LeavesLap,
-    /// It does not look at the head again.
-    NoSecondLook,
+    /// It never raises the head.
+    NeverPasses,
     /// It empties the slot with a store.
     Stores,
     /// Its swap is not a release.
@@ -146,24 +176,28 @@ fn orders(not_acquire: bool, not_release: bool) -> (Ordering, Ordering) {
 /// `Tokens::take`.
 pub fn take(ring: &Ring, flaw: Option<Take>) -> Option<u64> {
     let hint = ring.words.word(HEAD_AT);
-    let pass = |head| hint.compare_exchange(head, head + 1, AcqRel, Relaxed).is_ok();
+    let pass = |head: u64| {
+        if (head + 1) % block(ring.capacity) == 0 && flaw != Some(Take::NeverPasses) {
+            windlass::step::reached("tokens.pass");
+            hint.fetch_max(head + 1, AcqRel);
+        }
+        head + 1
+    };
     let (look, swap) = orders(flaw == Some(Take::NotAcquire), flaw == Some(Take::NotRelease));
+    let mut head = hint.load(Acquire);
     loop {
-        let head = hint.load(Acquire);
         let (slot, lap) = (ring.slot(head), head / ring.capacity);
         let word = slot.load(look);
-        if flaw != Some(Take::NoSecondLook) && hint.load(Acquire) != head {
-            continue;
-        }
         let seen = ring.form.read(word, lap);
         let next = ring.form.empty(if flaw == Some(Take::LeavesLap) { lap } else { lap + 1 });
         match (seen.ahead, seen.token) {
             (0, Some(token)) if flaw == Some(Take::ClaimsFirst) => {
-                if pass(head) {
+                if hint.compare_exchange(head, head + 1, AcqRel, Relaxed).is_ok() {
                     windlass::step::reached("tokens.remove");
                     slot.store(next, Release);
                     return Some(token);
                 }
+                head = hint.load(Acquire);
             }
             (0, Some(token)) if flaw == Some(Take::Stores) => {
                 slot.store(next, Release);
@@ -173,16 +207,17 @@ pub fn take(ring: &Ring, flaw: Option<Take>) -> Option<u64> {
             (0, Some(token)) => {
                 windlass::step::reached("tokens.remove");
                 let swapped = slot.compare_exchange(word, next, swap, Relaxed);
-                pass(head);
                 if swapped.is_ok() {
+                    pass(head);
                     return Some(token);
                 }
             }
             (0, None) => return None,
-            (1, _) => {
-                pass(head);
-            }
-            _ => panic!("the ring is damaged"),
+            (1, _) => head = pass(head),
+            _ => match hint.load(Acquire) {
+                hint if hint > head => head = hint,
+                _ => panic!("the ring is damaged"),
+            },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A chunk of a work queue: the word that says whose it is, and what lies beside it.
+//! A chunk of a work queue: the word that says whose it is, and the words that go with it.
 //!
 //! ```text
 //!  63                32 31        24 23        8 7       0
@@ -11,19 +11,97 @@
 //! an owner for good. The turn is raised, modulo 2^16, whenever the chunk is loaned. The zeroes of a fresh file are
 //! free chunks.
 
-/// The state word.
-pub const STATE_AT: usize = 0;
-/// Bytes of the payload.
-pub const LENGTH_AT: usize = 8;
-/// When it became ready, on the clock of the machine.
-pub const SINCE_AT: usize = 16;
-/// When it may be delivered again.
-pub const DUE_AT: usize = 24;
-/// The state word for which an entry is known to have been made.
-pub const PLACED_AT: usize = if cfg!(windlass_loom) { 32 } else { 64 };
-/// From one chunk to the next. What is written after the entry was made has a line of its own: by then a consumer may
-/// be reading the other one.
-pub const STRIDE: usize = if cfg!(windlass_loom) { 40 } else { 128 };
+use crate::limits::LINE;
+
+/// Bytes from the state word of one chunk to that of the next: a state word and a note. Four chunks share a line. They
+/// are used in turn, so that whoever comes to a line finds four of them, and mostly has it to itself.
+pub const STRIDE: usize = 16;
+
+/// Bytes of a word of those that have an area of their own.
+const WORD: usize = 8;
+
+/// Where the words of `chunks` chunks lie, from where they begin.
+///
+/// ```text
+///   state, note of each │ placed of each │ due of each        each area begins with a line
+/// ```
+///
+/// What producers alone write, and what is hardly ever written, is apart from what everybody does.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    placed_at: usize,
+    due_at: usize,
+    end: usize,
+}
+
+impl Words {
+    /// The places of the words of so many chunks.
+    pub const fn of(chunks: usize) -> Self {
+        let placed_at = (chunks * STRIDE).next_multiple_of(LINE);
+        let due_at = (placed_at + chunks * WORD).next_multiple_of(LINE);
+        let end = (due_at + chunks * WORD).next_multiple_of(LINE);
+        Self { placed_at, due_at, end }
+    }
+
+    /// The state word of a chunk.
+    #[inline]
+    pub const fn state_at(self, chunk: usize) -> usize {
+        chunk * STRIDE
+    }
+
+    /// The note on its message: see [`Note`].
+    #[inline]
+    pub const fn note_at(self, chunk: usize) -> usize {
+        chunk * STRIDE + WORD
+    }
+
+    /// The state word for which an entry is known to have been made.
+    #[inline]
+    pub const fn placed_at(self, chunk: usize) -> usize {
+        self.placed_at + chunk * WORD
+    }
+
+    /// When it may be delivered again, on the clock of the machine, in nanoseconds.
+    #[inline]
+    pub const fn due_at(self, chunk: usize) -> usize {
+        self.due_at + chunk * WORD
+    }
+
+    /// Bytes of all of them.
+    pub const fn bytes(self) -> usize {
+        self.end
+    }
+}
+
+/// What is noted of a message beside its state.
+///
+/// ```text
+///  63                32 31                 0
+/// ┌────────────────────┬────────────────────┐
+/// │ since              │ length             │
+/// └────────────────────┴────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Bytes of the payload. An input: check it before use.
+    pub length: u32,
+    /// When it was entered, on the clock of the machine, in milliseconds modulo 2^32.
+    pub since_ms: u32,
+}
+
+impl Note {
+    /// The word.
+    #[inline]
+    pub const fn word(self) -> u64 {
+        (self.since_ms as u64) << 32 | self.length as u64
+    }
+
+    /// The note in a word.
+    #[inline]
+    pub const fn read(word: u64) -> Self {
+        Self { length: word as u32, since_ms: (word >> 32) as u32 }
+    }
+}
 
 /// Most deliveries that the word counts.
 pub const DELIVERIES_MAX: u32 = 0xff;

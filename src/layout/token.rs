@@ -69,6 +69,13 @@ impl Form {
         self.empty(lap) | 1 << self.token_bits | (token & self.token_max())
     }
 
+    /// The token of a word that was filled in `lap`; `None` for any other word.
+    #[inline]
+    pub fn filled_in(self, word: u64, lap: u64) -> Option<u64> {
+        let token = word & self.token_max();
+        (word == self.full(lap, token)).then_some(token)
+    }
+
     /// Takes a word apart that is expected to be near `lap`.
     #[inline]
     pub fn read(self, word: u64, lap: u64) -> Slot {
@@ -153,7 +160,7 @@ mod tests {
         for bits in [1, 24, 32, TOKEN_BITS_MAX] {
             let form = Form::new(bits);
             let laps = 1u64 << (63 - bits);
-            for lap in [0, 1, 2, laps - 1, laps, laps + 1, 5 * laps - 1] {
+            for lap in [0, 1, 2, laps - 1, laps, laps + 1, laps + laps / 2 + 1] {
                 for token in [0, 1, form.token_max()] {
                     for (ahead, at) in
                         [(0, lap), (1, lap + 1), (-1, lap.wrapping_sub(1)), (2, lap + 2)]

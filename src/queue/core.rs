@@ -126,24 +126,34 @@ impl Core {
         Ok(bytes)
     }
 
-    /// Maps the payloads.
+    /// Maps the payloads, for slices with `access`.
     pub fn map_data(&self, access: Access) -> Result<Data> {
         let what = format!("{}/data", self.folder);
-        let file = self.folder.open_file("data", access).map_err(|error| match error.kind() {
-            ErrorKind::NotFound if !self.is_removed() => {
-                Error::corrupt(&what, "the file", "missing", "there, as the control file says")
-            }
-            _ => error,
-        })?;
         let expected = self.shape.data_header(self.identity);
-        let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
-        let header = Header::read(&region, Kind::Chunks, &what)?;
-        if header != expected {
-            let text = format!("{what} belongs to another queue than the control file beside it");
-            return Err(Error::new(ErrorKind::Corrupt, text));
-        }
-        map::prefault(&region, 0, region.len(), access);
-        Ok(Data::new(region, self.shape))
+        let map = |access| {
+            let file =
+                self.folder.open_file("data", access).map_err(|error| match error.kind() {
+                    ErrorKind::NotFound if !self.is_removed() => Error::corrupt(
+                        &what,
+                        "the file",
+                        "missing",
+                        "there, as the control file says",
+                    ),
+                    _ => error,
+                })?;
+            let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
+            let header = Header::read(&region, Kind::Chunks, &what)?;
+            if header != expected {
+                let text =
+                    format!("{what} belongs to another queue than the control file beside it");
+                return Err(Error::new(ErrorKind::Corrupt, text));
+            }
+            map::prefault(&region, 0, region.len(), access);
+            Ok(region)
+        };
+        let writable = map(Access::Write)?;
+        let region = if access == Access::Write { writable.clone() } else { map(access)? };
+        Ok(Data::new(region, writable, self.shape))
     }
 
     /// Looks whether files are still as long as they were made: the control file, and those whose last words are given.

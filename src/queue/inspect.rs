@@ -28,7 +28,7 @@ pub struct QueueInfo {
     pub closed: bool,
     /// Messages that wait for a consumer.
     pub depth: u32,
-    /// How long the oldest of them has waited since it was entered.
+    /// How long the oldest of them has waited since it was entered, to some milliseconds.
     pub oldest_age: Option<Duration>,
     /// What the chunks of each class are used for.
     pub classes: Vec<ClassUse>,
@@ -70,9 +70,9 @@ pub struct InFlight {
 
 /// Looks at the queue.
 pub fn inspect(core: &Core) -> Result<QueueInfo> {
-    let now = sys::monotonic_ns();
+    let now = (sys::monotonic_ns() / 1_000_000) as u32;
     let mut nodes = BTreeMap::<u32, InFlight>::new();
-    let (mut depth, mut oldest) = (0, None::<u64>);
+    let (mut depth, mut oldest) = (0, None::<u32>);
     for chunk in 0..core.pool.len() {
         let word = core.pool.look(chunk);
         let Some(state) = word.state() else {
@@ -83,10 +83,11 @@ pub fn inspect(core: &Core) -> Result<QueueInfo> {
         match state {
             State::Ready => {
                 depth += 1;
-                let since = core.pool.since(chunk);
+                // The clock of the entry lags behind, and both go round.
+                let age = now.wrapping_sub(core.pool.note(chunk).since_ms);
                 // The chunk may be another message's by now.
                 if core.pool.look(chunk) == word {
-                    oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+                    oldest = oldest.max(Some(age));
                 }
             }
             State::Taken => nodes.entry(word.node()).or_default().taken += 1,
@@ -119,7 +120,7 @@ pub fn inspect(core: &Core) -> Result<QueueInfo> {
         schema,
         closed: core.is_closed(),
         depth,
-        oldest_age: oldest.map(|since| Duration::from_nanos(now.saturating_sub(since))),
+        oldest_age: oldest.map(|age| Duration::from_millis(age.into())),
         classes: classes.map(|class| core.usage(class)).collect(),
         in_flight: in_flight.collect(),
         consumers: consumers

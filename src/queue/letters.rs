@@ -48,11 +48,10 @@ impl<T: Payload> DeadLetters<T> {
             let payload = self.data.read(&held, len);
             DeadLetter { letters: self, held, payload, opened: T::Opened::default(), done: false }
         };
-        match usize::try_from(self.core.pool.length(held.chunk)) {
-            Ok(len) if len <= self.data.capacity(held.chunk) => Ok(Some(letter(len))),
-            // Nobody can read it: what is left of it can be discarded.
-            _ => Ok(Some(letter(0))),
-        }
+        let len = self.core.pool.note(held.chunk).length as usize;
+        // What does not fit nobody can read: what is left of it can be discarded.
+        let fits = len <= self.data.capacity(held.chunk);
+        Ok(Some(letter(if fits { len } else { 0 })))
     }
 }
 

@@ -1,21 +1,28 @@
 //! Entering messages: a loan of a chunk, built in place, and one swap that commits it.
 
 use crate::error::Result;
-use crate::layout::chunk::State;
+use crate::layout::chunk::{Note, State};
 use crate::limits::{CLASSES_MAX, ROUND_MS};
 use crate::queue::core::Core;
 use crate::queue::outcome::{ClassUse, EnqueueError};
 use crate::queue::space::Data;
 use crate::ring::pool::Held;
+use crate::ring::tokens::Cursor;
 use crate::shm::map::Access;
 use crate::shm::sys;
 use crate::topic::patience::{Patience, Pause};
 use crate::topic::{Payload, Raw};
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Chunks among which the next one is looked for first.
+const NEAR: usize = 4;
+
+/// Looks of a waiting producer among near chunks to one among all.
+const TURNS_PER_SEARCH: u32 = 32;
 
 /// A producer of a queue.
 ///
@@ -25,6 +32,9 @@ pub struct Producer<T: Payload> {
     pub(super) data: Data,
     /// Where to look for a free chunk of each class.
     hints: [usize; CLASSES_MAX],
+    cursor: Cursor,
+    /// When it last looked for what the dead left.
+    looked: Option<Instant>,
     fork_epoch: u32,
     /// Payload bytes to loan for the next typed message.
     pub(super) estimate: usize,
@@ -47,7 +57,16 @@ impl<T: Payload> Producer<T> {
             *hint = range.start + share;
         }
         let fork_epoch = sys::fork_epoch();
-        Ok(Self { core, data, hints, fork_epoch, estimate: 0, payload: PhantomData })
+        Ok(Self {
+            core,
+            data,
+            hints,
+            cursor: Cursor::new(0),
+            looked: None,
+            fork_epoch,
+            estimate: 0,
+            payload: PhantomData,
+        })
     }
 
     /// Payload bytes that the largest chunk of the queue takes.
@@ -74,15 +93,30 @@ impl<T: Payload> Producer<T> {
             let max = self.payload_bytes_max() as u64;
             return Err(EnqueueError::TooLarge { need: bytes as u64, max });
         };
-        match self.try_claim(class) {
+        match self.claim_near(class) {
             Some(held) if !self.core.loss.happened() => Ok(held),
             Some(_) => Err(EnqueueError::Corrupt),
             None => self.wait_for(class, patience),
         }
     }
 
+    /// A free chunk among those whose turn it is: chunks are freed in about the order in which they were used.
     #[inline]
-    fn try_claim(&mut self, class: usize) -> Option<Held> {
+    fn claim_near(&mut self, class: usize) -> Option<Held> {
+        let Range { start, end } = self.core.shape.range(class);
+        let from = if self.hints[class] < end { self.hints[class] } else { start };
+        let (pool, node) = (&self.core.pool, self.core.member.node());
+        let near = pool.loan_among(from..(from + NEAR).min(end), node);
+        // Around the end, in which case there is more to look at.
+        let around =
+            || pool.loan_among(start..(from + NEAR).saturating_sub(end - start).max(start), node);
+        let held = near.or_else(around)?;
+        self.hints[class] = held.chunk + 1;
+        Some(held)
+    }
+
+    /// Any free chunk.
+    fn claim_any(&mut self, class: usize) -> Option<Held> {
         let (range, node) = (self.core.shape.range(class), self.core.member.node());
         let held = self.core.pool.loan(range, self.hints[class], node)?;
         self.hints[class] = held.chunk + 1;
@@ -92,25 +126,31 @@ impl<T: Payload> Producer<T> {
     #[cold]
     fn wait_for(&mut self, class: usize, patience: Patience) -> Result<Held, EnqueueError> {
         let mut pause = Pause::new();
-        let mut looked: Option<Instant> = None;
-        loop {
-            // Who is hindered heals: at once, and every few milliseconds again.
-            if looked.is_none_or(|looked| looked.elapsed() >= Duration::from_millis(ROUND_MS)) {
+        for turn in 0u32.. {
+            // Who is hindered heals, and looks everywhere: at once, and every few milliseconds again. All that is read
+            // meanwhile is taken out of the caches of those who work.
+            let looked = self.looked.map(|looked| looked.elapsed());
+            if looked.is_none_or(|ago| ago >= Duration::from_millis(ROUND_MS)) {
                 self.core.probe([self.data.last()]);
                 self.core.round(sys::monotonic_ns());
-                looked = Some(Instant::now());
+                self.looked = Some(Instant::now());
             }
             if self.core.loss.happened() {
                 return Err(EnqueueError::Corrupt);
             }
             self.check()?;
-            if let Some(held) = self.try_claim(class) {
+            // What is said to be full is: the last look is one among all.
+            let is_over = turn > 0 && !pause.wait(patience);
+            let far = is_over || turn % TURNS_PER_SEARCH == 0;
+            let held = if far { self.claim_any(class) } else { self.claim_near(class) };
+            if let Some(held) = held {
                 return Ok(held);
             }
-            if !pause.wait(patience) {
+            if is_over || patience.is_over() {
                 return Err(EnqueueError::Full { class: self.core.usage(class) });
             }
         }
+        unreachable!("an endless range does not end")
     }
 
     /// Commits a loan.
@@ -119,7 +159,9 @@ impl<T: Payload> Producer<T> {
         if self.fork_epoch != sys::fork_epoch() {
             return Err(EnqueueError::Forked);
         }
-        let committed = self.core.pool.commit(held, len as u64, sys::monotonic_ns());
+        let since_ms = (sys::coarse_ns() / 1_000_000) as u32;
+        let note = Note { length: len as u32, since_ms };
+        let committed = self.core.pool.commit(&self.cursor, held, note);
         self.core.announce();
         match committed && !self.core.loss.happened() {
             true => Ok(()),

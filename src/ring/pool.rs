@@ -39,11 +39,9 @@
 //! Why `placed`: a second entry does no harm, but entries fill the ring. Without it every repair would enter everything
 //! again that was ever made ready by a process that has left since.
 
-use crate::layout::chunk::{
-    Chunk, State, DUE_AT, LENGTH_AT, PLACED_AT, SINCE_AT, STATE_AT, STRIDE,
-};
+use crate::layout::chunk::{Chunk, Note, State, Words};
 use crate::ring::lane::Corrupt;
-use crate::ring::tokens::{Refused, Tokens};
+use crate::ring::tokens::{Cursor, Refused, Tokens};
 use crate::shm::place::Region;
 use crate::sync::{AtomicU64, Ordering::*};
 use std::ops::Range;
@@ -53,6 +51,7 @@ use std::ops::Range;
 pub struct Pool {
     region: Region,
     at: usize,
+    words: Words,
     chunks: usize,
     tokens: Tokens,
     deliveries_max: u32,
@@ -96,7 +95,7 @@ pub enum Repaired {
 impl Pool {
     /// Bytes of the words of `chunks` chunks.
     pub fn bytes(chunks: usize) -> usize {
-        chunks * STRIDE
+        Words::of(chunks).bytes()
     }
 
     /// `chunks` chunks whose words begin at byte `at` of `region`, with their ring. A message is delivered at most
@@ -110,7 +109,7 @@ impl Pool {
     ) -> Self {
         assert!(at + Self::bytes(chunks) <= region.len());
         assert!(tokens.capacity() >= chunks as u64 && deliveries_max > 0);
-        Self { region, at, chunks, tokens, deliveries_max }
+        Self { region, at, words: Words::of(chunks), chunks, tokens, deliveries_max }
     }
 
     /// How many chunks there are.
@@ -124,54 +123,59 @@ impl Pool {
     }
 
     #[inline]
-    fn word(&self, chunk: usize, at: usize) -> &AtomicU64 {
-        self.region.word(self.at + chunk * STRIDE + at)
+    fn word(&self, at: usize) -> &AtomicU64 {
+        self.region.word(self.at + at)
     }
 
     /// The state word of a chunk.
     #[inline]
     pub fn look(&self, chunk: usize) -> Chunk {
         // CHUNK: pairs with `swap`.
-        Chunk(self.word(chunk, STATE_AT).load(Acquire))
+        Chunk(self.word(self.words.state_at(chunk)).load(Acquire))
     }
 
     #[inline]
     fn swap(&self, chunk: usize, from: Chunk, to: Chunk) -> bool {
         // CHUNK: pairs with `look`.
-        self.word(chunk, STATE_AT).compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+        self.word(self.words.state_at(chunk))
+            .compare_exchange(from.0, to.0, AcqRel, Relaxed)
+            .is_ok()
     }
 
-    /// Bytes of the payload of a chunk that the caller owns. An input: check it before use.
+    /// What was noted of the message in a chunk: for its owner an input, to be checked before use; for everybody else
+    /// something to show to people.
     #[inline]
-    pub fn length(&self, chunk: usize) -> u64 {
+    pub fn note(&self, chunk: usize) -> Note {
         // Relaxed: handed over by CHUNK.
-        self.word(chunk, LENGTH_AT).load(Relaxed)
-    }
-
-    /// Since when a chunk is ready. A note for people.
-    pub fn since(&self, chunk: usize) -> u64 {
-        // Relaxed: statistics.
-        self.word(chunk, SINCE_AT).load(Relaxed)
+        Note::read(self.word(self.words.note_at(chunk)).load(Relaxed))
     }
 
     /// When a chunk may be delivered again.
     pub fn due(&self, chunk: usize) -> u64 {
         // Relaxed: handed over by CHUNK.
-        self.word(chunk, DUE_AT).load(Relaxed)
+        self.word(self.words.due_at(chunk)).load(Relaxed)
     }
 
-    /// Loans a free chunk of `range` to `node`, looking from `from` on. `None` if none is free.
+    /// Loans a free chunk of `range` to `node`, looking from `from` on at all of them. `None` if none is free.
     pub fn loan(&self, range: Range<usize>, from: usize, node: u32) -> Option<Held> {
         let from = from.clamp(range.start, range.end);
-        (from..range.end).chain(range.start..from).find_map(|chunk| {
+        self.loan_among(from..range.end, node).or_else(|| self.loan_among(range.start..from, node))
+    }
+
+    /// Loans a free chunk among `chunks` to `node`.
+    #[inline]
+    pub fn loan_among(&self, chunks: Range<usize>, node: u32) -> Option<Held> {
+        for chunk in chunks {
             let seen = self.look(chunk);
-            if !seen.is(State::Free) {
-                return None;
+            if seen.is(State::Free) {
+                let word = seen.loaned(node);
+                step!("pool.loan");
+                if self.swap(chunk, seen, word) {
+                    return Some(Held { chunk, word });
+                }
             }
-            let word = seen.loaned(node);
-            step!("pool.loan");
-            self.swap(chunk, seen, word).then_some(Held { chunk, word })
-        })
+        }
+        None
     }
 
     /// Gives a loan back. False if the chunk is not the caller's any more.
@@ -180,29 +184,35 @@ impl Pool {
         self.swap(held.chunk, held.word, held.word.freed())
     }
 
-    /// Commits a loan of `length` bytes at the time `now`: from here on it will be delivered. False if the chunk is not
+    /// Commits a loan with a `note` on its message, by a producer that keeps a `cursor`: from here on it will be
+    /// delivered. False if the chunk is not
     /// the caller's any more.
-    pub fn commit(&self, held: Held, length: u64, now: u64) -> bool {
+    #[inline]
+    pub fn commit(&self, cursor: &Cursor, held: Held, note: Note) -> bool {
         // Relaxed: handed over by CHUNK.
-        self.word(held.chunk, LENGTH_AT).store(length, Relaxed);
-        self.word(held.chunk, SINCE_AT).store(now, Relaxed);
+        self.word(self.words.note_at(held.chunk)).store(note.word(), Relaxed);
         let ready = held.word.with(State::Ready, held.word.node());
         step!("pool.commit");
         if !self.swap(held.chunk, held.word, ready) {
             return false;
         }
-        self.enter(held.chunk, ready);
+        self.enter_from(cursor, held.chunk, ready);
         true
+    }
+
+    fn enter(&self, chunk: usize, word: Chunk) {
+        self.enter_from(&Cursor::new(0), chunk, word);
     }
 
     /// Makes an entry for a chunk that the caller made ready by `word`.
     ///
     /// There is room for two entries of each chunk. If it is full all the same, of entries that the dead doubled, the
     /// chunk stays without one, and an idle consumer takes it (`I4`).
-    fn enter(&self, chunk: usize, word: Chunk) {
+    #[inline]
+    fn enter_from(&self, cursor: &Cursor, chunk: usize, word: Chunk) {
         loop {
             step!("pool.enter");
-            match self.tokens.enter(chunk as u64) {
+            match self.tokens.enter_from(cursor, chunk as u64) {
                 Ok(()) => break,
                 Err(Refused::Corrupt) => return,
                 Err(Refused::Full) => match self.tokens.first() {
@@ -220,23 +230,24 @@ impl Pool {
         }
         step!("pool.placed");
         // PLACED: pairs with `is_placed`.
-        self.word(chunk, PLACED_AT).store(word.0, Release);
+        self.word(self.words.placed_at(chunk)).store(word.0, Release);
     }
 
     /// Whether an entry was made for a chunk that is ready by `word`.
     pub fn is_placed(&self, chunk: usize, word: Chunk) -> bool {
         // PLACED: pairs with `enter`.
-        self.word(chunk, PLACED_AT).load(Acquire) == word.0
+        self.word(self.words.placed_at(chunk)).load(Acquire) == word.0
     }
 
-    /// Takes the first message. `None` if there is none.
+    /// Takes the first message, by a consumer that keeps a `cursor`. `None` if there is none.
     ///
     /// # Errors
     ///
     /// `Corrupt` if a word is none that this queue can have. An entry that names no chunk is removed.
-    pub fn take(&self, node: u32) -> Result<Option<Held>, Corrupt> {
+    #[inline]
+    pub fn take(&self, cursor: &Cursor, node: u32) -> Result<Option<Held>, Corrupt> {
         loop {
-            let Some(first) = self.tokens.first()? else { return Ok(None) };
+            let Some(first) = self.tokens.first_from(cursor)? else { return Ok(None) };
             let chunk = first.token as usize;
             if chunk >= self.chunks {
                 self.tokens.remove(first);
@@ -245,6 +256,10 @@ impl Pool {
             let seen = self.look(chunk);
             if !seen.is(State::Ready) {
                 self.tokens.remove(first);
+                continue;
+            }
+            // The entry may be of an earlier message, and the chunk ready again for one whose turn is later.
+            if !self.tokens.stands(first) {
                 continue;
             }
             let word = seen.with(State::Taken, node);
@@ -301,7 +316,7 @@ impl Pool {
             return self.nack(held);
         }
         // Relaxed: handed over by CHUNK; the caller owns the chunk.
-        self.word(held.chunk, DUE_AT).store(due, Relaxed);
+        self.word(self.words.due_at(held.chunk)).store(due, Relaxed);
         step!("pool.postpone");
         match self.swap(held.chunk, held.word, failed.with(State::Later, failed.node())) {
             true => Returned::Again,

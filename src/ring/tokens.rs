@@ -15,31 +15,36 @@
 //! * `I1` — A slot goes empty(lap) → full(lap, token) → empty(lap + 1), each arrow by a swap from exactly the word
 //!   that was seen.
 //! * `I2` — The places that were ever filled are those below one bound, and so are those that were ever emptied: a
-//!   place is filled (emptied) only by who has seen that all places before it are.
-//! * `I3` — `tail` never passes a place that is not filled, `head` none that is not emptied.
+//!   place is filled (emptied) only by who knows that all places before it are.
+//! * `I3` — The hint `tail` never passes a place that is not filled, `head` none that is not emptied.
+//! * `I4` — Before a place is filled (emptied), the hint has got to the block of places that it is in: whoever walks
+//!   into a block raises the hint first. A block is a line of slots, or the whole ring if that is smaller.
 //!
-//! So the ring is empty when the slot at the head is empty in its lap, and full when the slot at the tail still holds
-//! the token of the lap before. Each is true at the moment when the slot was loaded: the hint is looked at again after.
+//! So a walk begins at the hint, or where the walker was if that is further on, and finds the true end after less than
+//! a block. Slots of one line cost next to nothing to look at, and hints change once in a block. The ring is empty when
+//! the slot at the true head is empty in its lap, and full when the slot at the true tail holds the token of the lap
+//! before; each is true at the moment when that slot is loaded. A word that is further ahead says that the walk began
+//! long ago: by `I4` the hint is beyond by now.
 //!
 //! # Orderings
 //!
 //! | edge     | `Release`                       | `Acquire`                     | hands over                          |
 //! |----------|---------------------------------|-------------------------------|-------------------------------------|
 //! | `ENTER`  | swap of a slot in `enter`       | slot load in `first`          | what the producer did for the token |
-//! | `LEAVE`  | swap of a slot in `remove`      | slot load in `enter`          | what the consumer did before        |
-//! | `PASSED` | swap of a hint in `pass`        | hint load in `head` and `tail`| the slots before the hint           |
+//! | `LEAVE`  | swap of a slot in `remove`      | slot load in `enter`, `stands`| what the consumer did before        |
+//! | `PASSED` | swap of a hint in `pass`        | hint load in `hint`           | the slots before the hint           |
 //!
 //! # If a process dies
 //!
-//! Before the swap of a slot: nothing happened. After it: whoever comes next advances the hint. Checked by
+//! Before the swap of a slot: nothing happened. After it: whoever comes next walks on and raises the hint. Checked by
 //! `loom-tests/tests/tokens.rs`.
 //!
 //! # Laps
 //!
-//! A lap has 63 bits less those of a token, at least 16. A process that is stopped between its look at a slot and its
-//! swap, for exactly a multiple of 2^16 (or more) laps, puts its token at a later place than the tail, or takes one
-//! before its turn. Nothing is lost or doubled by that; only the order is not kept, and the token waits until the ring
-//! has got there.
+//! A lap has 63 bits less those of a token, at least 16. A process that is stopped between its look at a hint or a slot
+//! and its swap, for exactly a multiple of 2^16 (or more) laps, puts its token at a later place than the tail, or takes
+//! one before its turn. Nothing is lost or doubled by that; only the order is not kept, and the token waits until the
+//! ring has got there.
 //!
 //! One swap of a slot that carries its lap, with hints that are helped along, follows Michael and Scott (PODC 1996).
 
@@ -47,9 +52,16 @@ use crate::layout::token::{Form, HEAD_AT, SLOTS_AT, TAIL_AT};
 use crate::ring::lane::Corrupt;
 use crate::shm::place::Region;
 use crate::sync::{AtomicU64, Ordering::*};
+use std::cell::Cell;
 
 /// Highest place: decades of tokens at any speed. A hint beyond it was written by nobody who uses the ring.
 pub const PLACE_MAX: u64 = u64::MAX >> 2;
+
+/// Places in a block, if the ring has as many: a line of slots.
+const BLOCK_PLACES: u64 = 8;
+
+/// How far one handle has walked: a place before which all are filled, or all are emptied. A matter of one thread.
+pub type Cursor = Cell<u64>;
 
 /// A ring of tokens.
 #[derive(Clone)]
@@ -58,6 +70,7 @@ pub struct Tokens {
     at: usize,
     capacity: u64,
     lap_shift: u32,
+    block_mask: u64,
     form: Form,
 }
 
@@ -85,7 +98,8 @@ impl Tokens {
         assert!(capacity.is_power_of_two());
         let end = crate::layout::token::bytes(capacity).checked_add(at as u64);
         assert!(end.is_some_and(|end| end <= region.len() as u64));
-        Self { region, at, capacity, lap_shift: capacity.trailing_zeros(), form }
+        let (lap_shift, block_mask) = (capacity.trailing_zeros(), capacity.min(BLOCK_PLACES) - 1);
+        Self { region, at, capacity, lap_shift, block_mask, form }
     }
 
     /// How many tokens it holds.
@@ -94,8 +108,13 @@ impl Tokens {
     }
 
     #[inline]
+    fn slot_at(&self, place: u64) -> usize {
+        self.at + SLOTS_AT + (place & (self.capacity - 1)) as usize * 8
+    }
+
+    #[inline]
     fn slot(&self, place: u64) -> &AtomicU64 {
-        self.region.word(self.at + SLOTS_AT + (place & (self.capacity - 1)) as usize * 8)
+        self.region.word(self.slot_at(place))
     }
 
     #[inline]
@@ -103,25 +122,23 @@ impl Tokens {
         place >> self.lap_shift
     }
 
+    /// The hint at `hint_at`.
     #[inline]
-    fn head(&self) -> u64 {
+    fn hint(&self, hint_at: usize) -> u64 {
         // PASSED: pairs with `pass`.
-        self.region.word(self.at + HEAD_AT).load(Acquire)
+        self.region.word(self.at + hint_at).load(Acquire)
     }
 
+    /// Goes on behind `place`, and raises the hint at `hint_at` if a block begins there: `I4`.
     #[inline]
-    fn tail(&self) -> u64 {
-        // PASSED: pairs with `pass`.
-        self.region.word(self.at + TAIL_AT).load(Acquire)
-    }
-
-    /// Advances the hint at `hint_at` past `place`. Failing means that somebody else did.
-    #[inline]
-    fn pass(&self, hint_at: usize, place: u64) {
-        step!("tokens.pass");
-        let hint = self.region.word(self.at + hint_at);
-        // PASSED: pairs with `head` and `tail`.
-        let _ = hint.compare_exchange(place, place + 1, AcqRel, Relaxed);
+    fn pass(&self, hint_at: usize, place: u64) -> u64 {
+        let next = place + 1;
+        if next & self.block_mask == 0 {
+            step!("tokens.pass");
+            // PASSED: pairs with `hint`.
+            self.region.word(self.at + hint_at).fetch_max(next, AcqRel);
+        }
+        next
     }
 
     /// Enters a token at the tail.
@@ -129,34 +146,48 @@ impl Tokens {
     /// # Errors
     ///
     /// `Full`, which was true at some moment during the call; `Corrupt`.
-    #[inline]
     pub fn enter(&self, token: u64) -> Result<(), Refused> {
+        self.enter_from(&Cursor::new(0), token)
+    }
+
+    /// The same by a handle that keeps a `cursor` for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`enter`](Self::enter).
+    #[inline]
+    pub fn enter_from(&self, cursor: &Cursor, token: u64) -> Result<(), Refused> {
         debug_assert!(token <= self.form.token_max());
+        let mut tail = self.hint(TAIL_AT).max(cursor.get());
         loop {
-            let tail = self.tail();
+            if tail > PLACE_MAX {
+                return Err(Refused::Corrupt);
+            }
             let (slot, lap) = (self.slot(tail), self.lap(tail));
             // LEAVE: pairs with the swap in `remove`.
             let word = slot.load(Acquire);
-            // The word is of this lap or one beside it only if the tail has not moved.
-            if self.tail() != tail {
+            if word == self.form.empty(lap) {
+                step!("tokens.enter");
+                let mine = self.form.full(lap, token);
+                // ENTER: pairs with the load in `first`.
+                if slot.compare_exchange(word, mine, AcqRel, Relaxed).is_ok() {
+                    cursor.set(self.pass(TAIL_AT, tail));
+                    return Ok(());
+                }
                 continue;
             }
             let seen = self.form.read(word, lap);
             match (seen.ahead, seen.token) {
-                _ if tail > PLACE_MAX => return Err(Refused::Corrupt),
-                (0, None) => {
-                    step!("tokens.enter");
-                    let mine = self.form.full(lap, token);
-                    // ENTER: pairs with the load in `first`.
-                    if slot.compare_exchange(word, mine, AcqRel, Relaxed).is_ok() {
-                        self.pass(TAIL_AT, tail);
-                        return Ok(());
-                    }
+                // Filled by somebody else, and perhaps emptied.
+                (0, Some(_)) | (1, None) => tail = self.pass(TAIL_AT, tail),
+                (-1, Some(_)) => {
+                    cursor.set(tail);
+                    return Err(Refused::Full);
                 }
-                // Filled, and perhaps emptied, by somebody who has not advanced the tail.
-                (0, Some(_)) | (1, None) => self.pass(TAIL_AT, tail),
-                (-1, Some(_)) => return Err(Refused::Full),
-                _ => return Err(Refused::Corrupt),
+                _ => match self.hint(TAIL_AT) {
+                    hint if hint > tail => tail = hint,
+                    _ => return Err(Refused::Corrupt),
+                },
             }
         }
     }
@@ -167,26 +198,63 @@ impl Tokens {
     /// # Errors
     ///
     /// `Corrupt` if a word is none that this ring can have.
-    #[inline]
     pub fn first(&self) -> Result<Option<First>, Corrupt> {
+        self.first_from(&Cursor::new(0))
+    }
+
+    /// The same by a handle that keeps a `cursor` for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`first`](Self::first).
+    #[inline]
+    pub fn first_from(&self, cursor: &Cursor) -> Result<Option<First>, Corrupt> {
+        let mut head = self.hint(HEAD_AT).max(cursor.get());
         loop {
-            let head = self.head();
-            let lap = self.lap(head);
+            if head > PLACE_MAX {
+                return Err(Corrupt);
+            }
             // ENTER: pairs with the swap in `enter`.
             let word = self.slot(head).load(Acquire);
-            if self.head() != head {
-                continue;
+            let lap = self.lap(head);
+            if let Some(token) = self.form.filled_in(word, lap) {
+                cursor.set(head);
+                return Ok(Some(First { token, place: head, word }));
             }
             let seen = self.form.read(word, lap);
             match (seen.ahead, seen.token) {
-                _ if head > PLACE_MAX => return Err(Corrupt),
-                (0, Some(token)) => return Ok(Some(First { token, place: head, word })),
-                (0, None) => return Ok(None),
-                // Emptied, and perhaps filled again, and nobody has advanced the head.
-                (1, _) => self.pass(HEAD_AT, head),
-                _ => return Err(Corrupt),
+                (0, None) => {
+                    cursor.set(head);
+                    return Ok(None);
+                }
+                // Emptied by somebody else, and perhaps filled again.
+                (1, _) => head = self.pass(HEAD_AT, head),
+                _ => match self.hint(HEAD_AT) {
+                    hint if hint > head => head = hint,
+                    _ => return Err(Corrupt),
+                },
             }
         }
+    }
+
+    /// Whether the cursor, which is one of the head, comes to a block that is not filled yet.
+    #[inline]
+    pub fn is_near(&self, cursor: &Cursor) -> bool {
+        let place = cursor.get() + 1;
+        if place & self.block_mask != 0 {
+            return false;
+        }
+        // Relaxed: a guess.
+        let last = place + self.block_mask;
+        self.form.filled_in(self.slot(last).load(Relaxed), self.lap(last)).is_none()
+    }
+
+    /// Whether the token that `first` found still stands there. What the caller loaded in between it loaded while the
+    /// token's turn had come.
+    #[inline]
+    pub fn stands(&self, first: First) -> bool {
+        // LEAVE: pairs with the swap in `remove`.
+        self.slot(first.place).load(Acquire) == first.word
     }
 
     /// Takes the token out that `first` found. False if somebody else has.
@@ -208,8 +276,9 @@ impl Tokens {
     /// `Corrupt` if a word is none that this ring can have.
     #[inline]
     pub fn take(&self) -> Result<Option<u64>, Corrupt> {
+        let cursor = Cursor::new(0);
         loop {
-            match self.first()? {
+            match self.first_from(&cursor)? {
                 Some(first) if self.remove(first) => return Ok(Some(first.token)),
                 Some(_) => {}
                 None => return Ok(None),
@@ -217,9 +286,29 @@ impl Tokens {
         }
     }
 
-    /// How many tokens there are, as far as the hints tell: exact if nobody is at work.
+    /// Where the places end that `counts` is true of, from the hint on: less than a block ahead if nobody is at work.
+    fn end(&self, hint_at: usize, counts: impl Fn(i64, bool) -> bool) -> u64 {
+        let hint = self.hint(hint_at).min(PLACE_MAX);
+        let is_before_end = |place: &u64| {
+            // ENTER: pairs with the swap in `enter`; LEAVE with that in `remove`.
+            let word = self.slot(*place).load(Acquire);
+            let seen = self.form.read(word, self.lap(*place));
+            counts(seen.ahead, seen.token.is_some())
+        };
+        (hint..hint + self.capacity).find(|place| !is_before_end(place)).unwrap_or(hint)
+    }
+
+    fn head(&self) -> u64 {
+        self.end(HEAD_AT, |ahead, _| ahead == 1)
+    }
+
+    fn tail(&self) -> u64 {
+        self.end(TAIL_AT, |ahead, full| (ahead == 0 && full) || (ahead == 1 && !full))
+    }
+
+    /// How many tokens there are: exact if nobody is at work.
     pub fn depth(&self) -> u64 {
-        // The head first: it never passes the true tail, so the difference is at most a little too large.
+        // The head first: the tail is then at most a little too far.
         let (head, tail) = (self.head(), self.tail());
         tail.saturating_sub(head).min(self.capacity)
     }
@@ -238,7 +327,7 @@ impl Tokens {
             seen.ahead == 0 && seen.token.is_none()
         };
         // The tail before the slot: by `I3` a place that it passed was filled before.
-        if self.tail() > head && is_empty() && self.head() == head {
+        if self.hint(TAIL_AT) > head && is_empty() && self.head() == head {
             return Err(Corrupt);
         }
         Ok(())

@@ -25,6 +25,8 @@ mod mapped {
     pub struct Region {
         base: NonNull<u8>,
         len: usize,
+        /// A word may begin at any byte before this one.
+        words_end: usize,
         _keep: Keep,
     }
 
@@ -43,7 +45,7 @@ mod mapped {
         /// * They are mapped readable, and writable if anything will be stored through the region.
         pub unsafe fn new(base: NonNull<u8>, len: usize, keep: Keep) -> Self {
             debug_assert_eq!(base.as_ptr() as usize % 8, 0);
-            Self { base, len, _keep: keep }
+            Self { base, len, words_end: len.saturating_sub(7), _keep: keep }
         }
 
         /// The number of bytes.
@@ -72,7 +74,10 @@ mod mapped {
         #[inline]
         pub fn word(&self, offset: usize) -> &AtomicU64 {
             debug_assert_eq!(offset % 8, 0, "a word is aligned");
-            let at = self.at(offset, 8).cast();
+            // One comparison: a region without room for a word has no offset below zero.
+            assert!(offset < self.words_end, "an unchecked offset reached shared memory");
+            // SAFETY: contract 1: a word at `offset` ends at `len` at most, just checked.
+            let at = unsafe { self.base.as_ptr().add(offset) }.cast();
             // SAFETY: contract 1 and 3; aligned, because `base` is a multiple of 8 and so is every offset of a word:
             // the layouts consist of multiples of 8, and so do frames.
             unsafe { AtomicU64::from_ptr(at) }

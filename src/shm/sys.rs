@@ -104,10 +104,20 @@ pub fn let_faults_in() {
 /// Nanoseconds on the clock that only goes forward and is the same for every process of this
 /// machine.
 pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// The same clock as of the last tick of the kernel: some milliseconds behind at most, for a fifth of the cost.
+#[inline]
+pub fn coarse_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid place for the answer, and the clock exists on every Linux.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    assert_eq!(status, 0, "CLOCK_MONOTONIC exists on every Linux");
+    // SAFETY: `now` is a valid place for the answer, and both clocks exist on every Linux.
+    let status = unsafe { libc::clock_gettime(clock, &raw mut now) };
+    assert_eq!(status, 0, "monotonic clocks exist on every Linux");
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 

@@ -19,6 +19,11 @@ impl Patience {
     pub fn within(timeout: Duration) -> Self {
         Instant::now().checked_add(timeout).map_or(Self::Forever, Self::Until)
     }
+
+    /// Whether there is none at all.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Never)
+    }
 }
 
 /// How long a wait for room stays awake: a subscriber that reads frees a segment within this time.

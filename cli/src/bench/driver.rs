@@ -5,6 +5,7 @@
 //! look before the next, so a chain of repetitions costs one look each.
 
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
@@ -66,19 +67,38 @@ pub struct Driver {
     groups: Vec<Vec<Spec>>,
     pinger: Pinger,
     last: Option<Ping>,
-    _watch: Watch,
+    watch: Watch,
 }
 
 impl Driver {
     /// Starts `peers` peers on the second core, and binds this process to the first.
     pub fn start(cores: (usize, usize), mut groups: Vec<Vec<Spec>>, peers: usize) -> Result<Self> {
+        let bytes = lay_out(&mut groups);
+        Self::start_as(cores, groups, bytes, peers, peers > 1)
+    }
+
+    /// Starts one peer that does nothing but answer when the machine is looked at, and sleeps meanwhile: others work.
+    pub fn start_idle(cores: (usize, usize)) -> Result<Self> {
+        Self::start_as(cores, Vec::new(), CONTROL_BYTES, 1, true)
+    }
+
+    /// Where the bus of this run is.
+    pub fn bus_path(&self) -> PathBuf {
+        self.watch.directory().join("bus")
+    }
+
+    fn start_as(
+        cores: (usize, usize),
+        groups: Vec<Vec<Spec>>,
+        bytes: usize,
+        peers: usize,
+        sleepy: bool,
+    ) -> Result<Self> {
         let watch = Watch::start()?;
         cores::pin(cores.0)?;
-        let bytes = lay_out(&mut groups);
         let path = watch.directory().join("bus");
         let bus = windlass::open(&path)?;
         let driver = Pid::this().as_raw();
-        let sleepy = peers > 1;
         let plan = Plan { driver, core: cores.1, sleepy, bus: path, groups: groups.clone() };
         let mut wires = Vec::new();
         let mut sockets = Vec::new();
@@ -88,7 +108,7 @@ impl Driver {
             wires.push(Wire::new(memory, false));
         }
         let (ends, pinger, last) = (Vec::new(), Pinger::default(), None);
-        Ok(Self { ends, bus, wires, sockets, groups, pinger, last, _watch: watch })
+        Ok(Self { ends, bus, wires, sockets, groups, pinger, last, watch })
     }
 
     /// The cases of a group.

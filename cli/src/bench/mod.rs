@@ -1,4 +1,4 @@
-//! `windlass bench`: latency, throughput and fan-out, each with its baselines in the same run.
+//! `windlass bench`: latency, throughput, fan-out and queues, each with its baselines in the same run.
 //!
 //! A figure without the machine beside it means nothing: a hypervisor moves the two cores between
 //! sharing a cache and not sharing one, and every time changes by three to six. So every repetition
@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   latency · throughput · fanout     what is measured, and the tables
+//!   queue                             work queues, beside those of threads
 //!   driver ─ wire ─ peer              two processes, one tells the other what to do
 //!   transport                         what a transport offers, and the loops over messages
 //!   windlass · bare_ring · unix       the transports
@@ -28,6 +29,7 @@ mod payload;
 mod peer;
 mod pingpong;
 mod private;
+mod queue;
 mod report;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, unused_qualifications)]
@@ -60,6 +62,8 @@ pub enum Bench {
     Throughput,
     /// The publisher's cost with many subscribers.
     Fanout,
+    /// Work queues.
+    Queue,
 }
 
 /// How to run it.
@@ -86,6 +90,7 @@ pub fn run(bench: Bench, options: &Options) -> ExitCode {
         Bench::Latency => latency::run(&run),
         Bench::Throughput => throughput::run(&run),
         Bench::Fanout => fanout::run(&run),
+        Bench::Queue => queue::run(&run),
     });
     exit(result)
 }
@@ -93,7 +98,8 @@ pub fn run(bench: Bench, options: &Options) -> ExitCode {
 /// What a process does that was started with [`ROLE`] in its environment, instead of reading its
 /// arguments.
 pub fn child_main() -> ExitCode {
-    exit(peer::main())
+    let worker = std::env::var_os(ROLE).is_some_and(|role| role == queue::WORKER);
+    exit(if worker { queue::worker_main() } else { peer::main() })
 }
 
 fn exit(result: Result<()>) -> ExitCode {

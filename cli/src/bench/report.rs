@@ -85,6 +85,15 @@ impl<T> ByState<T> {
         }
     }
 
+    /// Sets the figures of one state.
+    pub fn set(&mut self, state: State, figures: T) {
+        match state {
+            State::Twin => self.twin = Some(figures),
+            State::Near => self.near = Some(figures),
+            State::Far => self.far = Some(figures),
+        }
+    }
+
     /// The figures with their states.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, &T)> {
         [("twin", &self.twin), ("near", &self.near), ("far", &self.far)]
