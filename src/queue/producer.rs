@@ -107,9 +107,9 @@ impl<T: Payload> Producer<T> {
         let from = if self.hints[class] < end { self.hints[class] } else { start };
         let (pool, node) = (&self.core.pool, self.core.member.node());
         let near = pool.loan_among(from..(from + NEAR).min(end), node);
-        // Around the end, in which case there is more to look at.
-        let around =
-            || pool.loan_among(start..(from + NEAR).saturating_sub(end - start).max(start), node);
+        // Around the end, but not further than where that began.
+        let rest = (from + NEAR).saturating_sub(end - start).clamp(start, from);
+        let around = || pool.loan_among(start..rest, node);
         let held = near.or_else(around)?;
         self.hints[class] = held.chunk + 1;
         Some(held)
