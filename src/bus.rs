@@ -7,12 +7,12 @@ pub(crate) use member::{new_identity, Member, Process};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
-use crate::queue::{self, QueueBuilder, QueueInfo};
+use crate::queue::{self, Queue, QueueBuilder, QueueInfo, UntypedQueue};
 use crate::shm::home::{Folder, Home, SHARED_MODE};
 use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::node::{own_namespace, Node, NodeLock, NodeTable, SLOT_BYTES};
-use crate::tokens::TokenQueueBuilder;
+use crate::tokens::{self, TokenQueueBuilder, TokenQueueInfo};
 use crate::topic::core::Core;
 use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
 use std::fmt;
@@ -210,7 +210,19 @@ impl Bus {
     ///
     /// `NotFound` if there is no such queue; `Corrupt` if it is damaged.
     pub fn inspect_queue(&self, queue: &str) -> Result<QueueInfo> {
-        queue::inspect(&*self.open_queue(queue, Access::Read)?)
+        let core = self.open_queue(queue, Access::Read)?;
+        core.check_data()?;
+        queue::inspect(&core)
+    }
+
+    /// Opens a work queue that exists without knowing its type: for tools.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such queue; `Corrupt` if it is damaged.
+    pub fn queue_untyped(&self, queue: &str) -> Result<UntypedQueue> {
+        let core = self.open_queue(queue, Access::Write)?;
+        Ok(UntypedQueue::new(Queue::new(core)))
     }
 
     /// Removes a work queue with everything in it. Its name is free at once; processes that have it open keep it among
@@ -248,6 +260,17 @@ impl Bus {
     pub fn token_queues(&self) -> Result<Vec<String>> {
         self.member.check_process()?;
         self.member.folder().folders(".tokens")
+    }
+
+    /// Looks at a queue of tokens: options, and how many tokens are in it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such queue; `Corrupt` if it is damaged.
+    pub fn inspect_tokens(&self, name: &str) -> Result<TokenQueueInfo> {
+        self.member.check_process()?;
+        crate::shm::home::check_name("token queue", name)?;
+        tokens::inspect(&self.member, name)
     }
 
     /// Removes a queue of tokens. Its name is free at once; processes that have it open keep it among themselves.

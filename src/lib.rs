@@ -159,10 +159,10 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
 pub use queue::{
     ClassUse, Consumer, DeadLetter, DeadLetters, EnqueueError, InFlight, Job, JobBatch, Producer,
-    Queue, QueueBuilder, QueueInfo, RawLoan, TakeError, TypedLoan,
+    Queue, QueueBuilder, QueueInfo, RawLoan, TakeError, TypedLoan, UntypedQueue,
 };
 #[cfg(not(windlass_loom))]
-pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder};
+pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
     Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,

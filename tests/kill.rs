@@ -13,6 +13,8 @@ mod cell;
 mod content;
 #[path = "kill/figures.rs"]
 mod figures;
+#[path = "kill/jobs.rs"]
+mod jobs;
 #[path = "kill/matrix.rs"]
 mod matrix;
 #[path = "kill/place.rs"]
@@ -69,4 +71,10 @@ fn whoever_is_killed_or_stopped_at_a_queue_of_tokens_holds_nobody_up() -> windla
 fn whoever_is_killed_or_stopped_at_a_queue_loses_nothing_and_holds_nobody_up() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     queue::run().expect("the survivors meet no error");
+}
+
+#[test]
+fn whoever_is_killed_at_any_instant_at_a_queue_loses_and_doubles_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    jobs::run().expect("the survivors meet no error");
 }

@@ -6,12 +6,20 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::soak::Sabotage;
 
+mod queue;
+
+pub use queue::{
+    DeadLettersArguments, DrainArguments, LettersAction, QueueCommand, QueueInfoArguments,
+    QueueListArguments,
+};
+
 const EXAMPLES: &str = "\
 Examples:
   windlass demo                        five processes, two of them killed, every message checked
   windlass demo --seconds 30 --json    the same for longer, as one JSON object
-  windlass list                        the topics of the bus `default`
+  windlass list                        the topics and queues of the bus `default`
   windlass info readings --bus market  who publishes, who reads, who is behind, who blocks
+  windlass queue info jobs             how deep it is, who works on what
   windlass doctor --bus market         repair what dead processes left behind
   windlass soak --minutes 60           everything at once, killed and stopped for an hour
   windlass bench latency               measure this machine
@@ -36,10 +44,13 @@ pub enum Command {
     /// Run publishers and subscribers on real data, kill some of them, and check every message
     #[command(long_about = DEMO_HELP)]
     Demo(DemoArguments),
-    /// List the topics of a bus
+    /// List the topics and queues of a bus
     List(ListArguments),
     /// Show one topic: options, publishers, subscribers, lag, counters, who blocks
     Info(InfoArguments),
+    /// Look at queues, empty them, and look after their dead letters
+    #[command(subcommand)]
+    Queue(QueueCommand),
     /// Find and repair what dead processes left in a bus
     #[command(long_about = DOCTOR_HELP)]
     Doctor(DoctorArguments),
@@ -122,7 +133,7 @@ pub struct ListArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  windlass info readings\n  windlass info readings --json")]
 pub struct InfoArguments {
-    /// The topic to show
+    /// The topic to show, or the queue if there is no topic of that name
     #[arg(value_name = "TOPIC")]
     pub topic: String,
     #[command(flatten)]
@@ -133,14 +144,18 @@ pub struct InfoArguments {
 }
 
 const DOCTOR_HELP: &str = "\
-Looks for what processes left in a bus when they died: nodes, lanes, subscriber slots, unfinished \
-files. A process counts as dead only when the kernel has released its lock, so the living, the \
-stopped and the debugged are never touched, and running this beside a busy bus is safe. The bus \
-repairs itself as it is used; this command does it now and says what there was.";
+Looks for what processes left in a bus when they died: nodes, lanes, slots of subscribers and \
+consumers, messages of queues, unfinished files. A process counts as dead only when the kernel has \
+released its lock, so the living, the stopped and the debugged are never touched, and running this \
+beside a busy bus is safe. The bus repairs itself as it is used; this command does it now and says \
+what there was.";
 
 /// `windlass doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  windlass doctor\n  windlass doctor --bus market --json")]
+#[command(
+    after_help = "Examples:\n  windlass doctor\n  windlass queue info jobs             how deep it is, who works on what
+  windlass doctor --bus market --json"
+)]
 pub struct DoctorArguments {
     #[command(flatten)]
     pub bus: BusArgument,
@@ -150,15 +165,16 @@ pub struct DoctorArguments {
 }
 
 const SOAK_HELP: &str = "\
-Runs all that the library offers at once, over some forty processes on a bus made for the occasion: \
+Runs all that the library offers at once, over some fifty processes on a bus made for the occasion: \
 reliable, lossy, ordered, typed and evicting topics, small and large messages, every way to wait, \
-views, newcomers, topics that come and go, inspection and repair. Meanwhile processes are killed \
-with SIGKILL and replaced, and others are stopped with SIGSTOP for up to 2.5 s and go on.
+views, newcomers, a work queue, topics that come and go, inspection and repair. Meanwhile processes \
+are killed with SIGKILL and replaced, and others are stopped with SIGSTOP for up to 2.5 s and go on.
 
 Every message says who sent it, which of theirs it is, and a checksum. The verdict is PASSED only if \
 no message was lost, torn, doubled or out of order, everything missed was reported exactly, all \
-subscribers of an ordered topic saw the same order, nobody stood still for 10 s, all counters agree, \
-and after a repair nothing of the dead is left: no node, slot, pin, lane, segment, file or mapping.
+subscribers of an ordered topic saw the same order, every message of the queue was done once and a \
+second delivery said that it was one, nobody stood still for 10 s, all counters agree, and after a \
+repair nothing of the dead is left: no node, slot, pin, lane, segment, chunk, file or mapping.
 
 It loads two cores. After a failure the bus is left for inspection.";
 

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde::Serialize;
-use windlass::{Bus, RepairReport};
+use windlass::{Bus, ErrorKind, RepairReport};
 
 use crate::args::DoctorArguments;
 use crate::info::{blockers, process};
 use crate::output::{self, some};
+use crate::queue::dead_holders;
 
 /// What the command found and did.
 #[derive(Default, Serialize)]
@@ -18,6 +19,8 @@ struct Diagnosis {
     bus: String,
     /// How many topics it has.
     topics: u64,
+    /// How many queues it has, those of tokens included.
+    queues: u64,
     /// What the dead left, in sentences.
     found: Vec<String>,
     /// How many things were repaired.
@@ -32,7 +35,7 @@ struct Diagnosis {
     chunks: u64,
     /// Half-built files and directories.
     temporaries: u64,
-    /// Whom the living wait for. Not repaired: only its owner can.
+    /// Whom the living wait for, and dead letters. Not repaired: only their owner can.
     waiting: Vec<String>,
     /// What is damaged. Not repaired: it would lose what may still be of use.
     damaged: Vec<String>,
@@ -43,9 +46,10 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
     let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let mut diagnosis = Diagnosis { bus: bus.path().display().to_string(), ..Diagnosis::default() };
     examine(&bus, &mut diagnosis)?;
+    examine_queues(&bus, &mut diagnosis)?;
     match bus.repair() {
         Ok(report) => diagnosis.repaired_as(report),
-        // A damaged topic was found above, in its own words; anything else is said here.
+        // What is damaged was found above, in its own words; anything else is said here.
         Err(error) if diagnosis.damaged.is_empty() => diagnosis.damaged.push(error.to_string()),
         Err(_) => {}
     }
@@ -61,16 +65,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
 fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
     for topic in bus.topics()? {
         diagnosis.topics += 1;
-        let info = match bus.inspect(&topic) {
-            Ok(info) => info,
-            Err(error) if error.kind() == windlass::ErrorKind::NotFound => continue,
-            // That of somebody else, who repairs it; one of this user is said to be denied by the repair.
-            Err(error) if error.kind() == windlass::ErrorKind::Permission => continue,
-            Err(error) => {
-                diagnosis.damaged.push(error.to_string());
-                continue;
-            }
-        };
+        let Some(info) = diagnosis.sound(bus.inspect(&topic)) else { continue };
         let dead = info.subscribers.iter().filter(|subscriber| !subscriber.alive);
         diagnosis.found.extend(dead.map(|subscriber| {
             let whose = match subscriber.pid {
@@ -85,7 +80,42 @@ fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
     Ok(())
 }
 
+/// The same for every queue.
+fn examine_queues(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
+    for queue in bus.queues()? {
+        diagnosis.queues += 1;
+        let Some(info) = diagnosis.sound(bus.inspect_queue(&queue)) else { continue };
+        let dead = dead_holders(bus, &info);
+        diagnosis.found.extend(dead.iter().map(|what| format!("queue {queue}: {what}")));
+        let letters: u32 = info.classes.iter().map(|class| class.dead).sum();
+        if letters > 0 {
+            let letters = some(letters.into(), "dead letter waits", "dead letters wait");
+            let how = format!("`windlass queue dead-letters {queue}`");
+            diagnosis
+                .waiting
+                .push(format!("queue {queue}: {letters} for somebody to look at: {how}"));
+        }
+    }
+    for queue in bus.token_queues()? {
+        diagnosis.queues += 1;
+        let _ = diagnosis.sound(bus.inspect_tokens(&queue));
+    }
+    Ok(())
+}
+
 impl Diagnosis {
+    /// What was found, or a note of the damage that it shows.
+    fn sound<I>(&mut self, looked: windlass::Result<I>) -> Option<I> {
+        match looked {
+            Ok(info) => return Some(info),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // That of somebody else, who repairs it; one of this user is said to be denied by the repair.
+            Err(error) if error.kind() == ErrorKind::Permission => {}
+            Err(error) => self.damaged.push(error.to_string()),
+        }
+        None
+    }
+
     fn repaired_as(&mut self, report: RepairReport) {
         let RepairReport { nodes, subscribers, lanes, chunks, temporaries } = report;
         (self.nodes, self.subscribers) = (nodes as u64, subscribers as u64);
@@ -96,7 +126,9 @@ impl Diagnosis {
 }
 
 fn page(diagnosis: &Diagnosis) -> String {
-    let mut page = format!("{}: {}\n", diagnosis.bus, some(diagnosis.topics, "topic", "topics"));
+    let topics = some(diagnosis.topics, "topic", "topics");
+    let queues = some(diagnosis.queues, "queue", "queues");
+    let mut page = format!("{}: {topics}, {queues}\n", diagnosis.bus);
     let mut line = |head: &str, text: &str| {
         // Writing to a string cannot fail.
         let _ = writeln!(page, "{head:<10}{text}");
@@ -124,7 +156,7 @@ fn page(diagnosis: &Diagnosis) -> String {
 
 fn verdict(diagnosis: &Diagnosis) -> &'static str {
     if !diagnosis.damaged.is_empty() {
-        "What is damaged is left as it is; to start over, remove the topic's directory."
+        "What is damaged is left as it is; to start over, remove its directory."
     } else if diagnosis.repaired > 0 {
         "Everything that the dead left is repaired."
     } else {

@@ -1,4 +1,4 @@
-//! `windlass info`: everything there is to know about one topic.
+//! `windlass info`: everything there is to know about one topic, or queue.
 
 use std::process::ExitCode;
 
@@ -76,7 +76,15 @@ struct Counters {
 /// `windlass info`.
 pub fn run(arguments: &InfoArguments) -> Result<ExitCode> {
     let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
-    let info = Info::new(bus.path().display().to_string(), bus.inspect(&arguments.topic)?);
+    let info = match bus.inspect(&arguments.topic) {
+        Ok(info) => Info::new(bus.path().display().to_string(), info),
+        Err(error) if error.kind() == windlass::ErrorKind::NotFound => {
+            // What people call by a name may be a queue. If it is neither, topics are what was asked for.
+            let shown = crate::queue::show(&bus, &arguments.topic, arguments.json)?;
+            return shown.map_or(Err(error.into()), |()| Ok(ExitCode::SUCCESS));
+        }
+        Err(error) => return Err(error.into()),
+    };
     if arguments.json {
         output::json(&info)?;
     } else {
@@ -189,7 +197,7 @@ pub fn process(pid: Option<u32>, is_elsewhere: bool) -> String {
 }
 
 /// A process in a table.
-fn process_cell(pid: Option<u32>, is_elsewhere: bool) -> String {
+pub fn process_cell(pid: Option<u32>, is_elsewhere: bool) -> String {
     known(pid) + if is_elsewhere { " elsewhere" } else { "" }
 }
 

@@ -1,4 +1,4 @@
-//! `windlass list`: the topics of a bus.
+//! `windlass list`: the topics and queues of a bus.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use windlass::Bus;
 
 use crate::args::ListArguments;
 use crate::output::{self, bytes, count};
+use crate::queue::list::Queues;
 
 /// What the command found.
 #[derive(Serialize)]
@@ -16,6 +17,8 @@ struct List {
     bus: String,
     /// Its topics, in the order of their names.
     topics: Vec<Entry>,
+    #[serde(flatten)]
+    queues: Queues,
 }
 
 /// One topic, or why it cannot be looked at.
@@ -49,7 +52,8 @@ struct Summary {
 pub fn run(arguments: &ListArguments) -> Result<ExitCode> {
     let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let topics = bus.topics()?.into_iter().filter_map(|name| entry(&bus, name)).collect();
-    let list = List { bus: bus.path().display().to_string(), topics };
+    let queues = Queues::of(&bus)?;
+    let list = List { bus: bus.path().display().to_string(), topics, queues };
     if arguments.json {
         output::json(&list)?;
     } else {
@@ -82,8 +86,12 @@ pub fn delivery(policy: windlass::Policy, ordered: bool) -> String {
 }
 
 fn page(list: &List) -> String {
+    let queues = list.queues.page();
     if list.topics.is_empty() {
-        return format!("The bus {} has no topics.", list.bus);
+        return match queues.is_empty() {
+            true => format!("The bus {} has no topics and no queues.", list.bus),
+            false => format!("{}\n{queues}", list.bus),
+        };
     }
     let mut table = output::table(
         "topic | delivery | type | publishers> | subscribers> | published> | memory> |",
@@ -103,5 +111,6 @@ fn page(list: &List) -> String {
             Standing::Damaged { error } => table.add_row([name, error]),
         };
     }
-    format!("{}\n{}", list.bus, table.trim_fmt())
+    let gap = if queues.is_empty() { "" } else { "\n\n" };
+    format!("{}\n{}{gap}{queues}", list.bus, table.trim_fmt())
 }

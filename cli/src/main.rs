@@ -1,4 +1,4 @@
-//! The `windlass` command: demo, list, info, doctor, soak and bench.
+//! The `windlass` command: demo, list, info, queue, doctor, soak and bench.
 //!
 //! One file a command; each uses the public interface of the library and nothing else. What goes
 //! wrong is one sentence on standard error. Exit status: 0 success, 1 failure, 2 wrong usage, 130
@@ -14,6 +14,7 @@ mod list;
 mod memory;
 mod output;
 mod parent;
+mod queue;
 mod soak;
 
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
             );
             INTERRUPTED.into()
         }
+        Err(error) if error.is::<clap::Error>() => {
+            error.downcast_ref().map_or(FAILURE.into(), usage)
+        }
         Err(error) => {
             output::complain(&format!("windlass: {error:#}"));
             FAILURE.into()
@@ -56,6 +60,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
+        Command::Queue(command) => queue::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Bench(command) => Ok(benchmark(command)),

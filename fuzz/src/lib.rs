@@ -11,6 +11,7 @@ pub mod memory;
 pub mod message;
 pub mod open;
 pub mod order;
+pub mod queue;
 pub mod schema;
 pub mod topic;
 
@@ -18,11 +19,12 @@ pub mod topic;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("lane", lane::run),
     ("message", message::run),
     ("open", open::run),
     ("order", order::run),
+    ("queue", queue::run),
     ("schema", schema::run),
     ("topic", topic::run),
 ];

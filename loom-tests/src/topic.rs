@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use windlass::layout::frame;
 use windlass::layout::lane as layout;
 use windlass::layout::order::{self as order_layout, Place};
+use windlass::ring::bells::Bells;
 use windlass::ring::lane::Lane;
 use windlass::ring::order::Order;
 use windlass::ring::pins::Pins;
 use windlass::ring::reader::{Entered, Poll, Reader};
 use windlass::ring::recycle::Blocked;
 use windlass::ring::slots::{Claimed, Slots};
-use windlass::ring::wake::Bell;
+use windlass::ring::wake::{Bell, Hint};
 use windlass::ring::writer::Writer;
 use windlass::shm::place::Region;
 
@@ -103,6 +104,11 @@ impl Topic {
     /// The bare hint of the bell, for broken copies.
     pub fn hint_word(&self) -> &AtomicU64 {
         self.control.word(HINT_AT)
+    }
+
+    /// Bells over the slots and the hint of this topic, as a queue has them.
+    pub fn bells(&self) -> Bells {
+        Bells::new(Hint::new(self.control.clone(), HINT_AT), self.slots.clone())
     }
 
     /// Takes a lane over.

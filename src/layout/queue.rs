@@ -32,11 +32,9 @@ pub const FREED_AT: usize = HEADER_BYTES + 2 * LINE + 16;
 pub const REAPED_AT: usize = HEADER_BYTES + 2 * LINE + 24;
 /// Times that somebody woke sleepers.
 pub const WOKEN_AT: usize = HEADER_BYTES + 2 * LINE + 32;
-/// The hint of the bell.
+/// The hint of the bells.
 pub const HINT_AT: usize = HEADER_BYTES + 3 * LINE;
-/// The futex word of the bell.
-pub const WAKE_AT: usize = HEADER_BYTES + 4 * LINE;
-const SLOTS_AT: usize = HEADER_BYTES + 5 * LINE;
+const SLOTS_AT: usize = HEADER_BYTES + 4 * LINE;
 
 /// Header fields before those of the classes.
 const FIXED: usize = FIELDS - limits::CLASSES_MAX;

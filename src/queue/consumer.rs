@@ -1,7 +1,7 @@
 //! Taking messages: one swap that says whose they are, reading in place, and one that says that they are done.
 
 use crate::error::Result;
-use crate::limits::SLEEP_MS_MAX;
+use crate::limits::{ROUND_MS, SLEEP_MS_MAX};
 use crate::message::FrameSegments;
 use crate::queue::core::Core;
 use crate::queue::outcome::TakeError;
@@ -12,6 +12,7 @@ use crate::ring::tokens::Cursor;
 use crate::shm::map::Access;
 use crate::shm::sys;
 use crate::topic::wait::{Next, Pace};
+use crate::topic::watch::Watch;
 use crate::topic::{Payload, Wait};
 use std::cell::{Cell, OnceCell};
 use std::fmt;
@@ -35,9 +36,13 @@ const STREAK_MAX: u32 = 4096;
 ///
 /// Dropping it gives nothing back that it has acknowledged, and everything else.
 pub struct Consumer<T: Payload> {
-    core: Arc<Core>,
-    data: Data,
-    claimed: Claimed,
+    pub(super) core: Arc<Core>,
+    pub(super) data: Data,
+    pub(super) claimed: Claimed,
+    /// Behind the descriptor, if somebody asked for one.
+    pub(super) watch: Option<Watch>,
+    /// When it last looked further than the ring.
+    looked: Cell<Instant>,
     pace: Pace,
     cursor: Cursor,
     fork_epoch: u32,
@@ -52,7 +57,7 @@ impl<T: Payload> Consumer<T> {
     pub(super) fn join(core: Arc<Core>) -> Result<Self> {
         core.member.check_process()?;
         if !sys::register_barrier() {
-            core.bell.demand_fences();
+            core.bells.hint().demand_fences();
         }
         let data = core.map_data(Access::Read)?;
         let claimed = core.claim()?;
@@ -63,6 +68,8 @@ impl<T: Payload> Consumer<T> {
             core,
             data,
             claimed,
+            watch: None,
+            looked: Cell::new(Instant::now()),
             pace,
             cursor: Cursor::new(0),
             fork_epoch,
@@ -86,7 +93,7 @@ impl<T: Payload> Consumer<T> {
     /// `Forked`, `Corrupt`.
     #[inline]
     pub fn try_take(&mut self) -> Result<Option<Job<'_, T>>, TakeError> {
-        let held = self.next()?;
+        let held = self.next_or_arm()?;
         held.map(|held| self.job(held)).transpose()
     }
 
@@ -156,6 +163,30 @@ impl<T: Payload> Consumer<T> {
         Ok(found)
     }
 
+    /// The same for whoever does not wait here, but perhaps on a descriptor.
+    #[inline]
+    fn next_or_arm(&self) -> Result<Option<Held>, TakeError> {
+        match self.next()? {
+            None if self.watch.is_some() => self.arm_watch(),
+            found => Ok(found),
+        }
+    }
+
+    /// Who is idle heals, and takes what may have no entry; not more often than every few milliseconds.
+    pub(super) fn look_further(&self) -> Result<Option<Held>, TakeError> {
+        if self.looked.get().elapsed() < Duration::from_millis(ROUND_MS) {
+            return Ok(None);
+        }
+        self.looked.set(Instant::now());
+        self.core.probe([self.data.last()]);
+        self.core.round_if_due();
+        let (pool, node) = (&self.core.pool, self.core.member.node());
+        if let Some(held) = pool.take_unplaced(node).or_else(|| pool.take_stray(node)) {
+            return Ok(Some(held));
+        }
+        pool.tokens().check_wait().map(|()| None).map_err(|_| TakeError::Corrupt)
+    }
+
     /// The message in a chunk that was taken, if its length is one that it can have.
     #[inline]
     fn job(&self, held: Held) -> Result<Job<'_, T>, TakeError> {
@@ -180,23 +211,14 @@ impl<T: Payload> Consumer<T> {
         // What was taken since there was nothing the last time.
         let streak = self.streak.replace(0);
         (0..streak).for_each(|_| self.pace.found(1));
-        let mut looked = Instant::now();
+        self.looked.set(Instant::now());
         loop {
             if let Some(held) = self.next()? {
                 return Ok(Some(held));
             }
             self.check()?;
-            // Who is idle heals, and takes what may have no entry.
-            if looked.elapsed() >= Duration::from_millis(crate::limits::ROUND_MS) {
-                looked = Instant::now();
-                self.core.probe([self.data.last()]);
-                self.core.round_if_due();
-                if let Some(held) = self.core.pool.take_unplaced(self.core.member.node()) {
-                    return Ok(Some(held));
-                }
-                if self.core.pool.tokens().check_wait().is_err() {
-                    return Err(TakeError::Corrupt);
-                }
+            if let Some(held) = self.look_further()? {
+                return Ok(Some(held));
             }
             // Closed before the last look: what was entered before is seen by then.
             if self.core.is_closed() {
@@ -217,7 +239,8 @@ impl<T: Payload> Consumer<T> {
     fn last(&self) -> Result<Option<Held>, TakeError> {
         self.core.round(sys::monotonic_ns());
         let held = self.next()?;
-        Ok(held.or_else(|| self.core.pool.take_unplaced(self.core.member.node())))
+        let (pool, node) = (&self.core.pool, self.core.member.node());
+        Ok(held.or_else(|| pool.take_unplaced(node)).or_else(|| pool.take_stray(node)))
     }
 
     /// Sleeps until a producer wakes this process, something is there, or `end`; never longer than the limit, and not
@@ -230,21 +253,20 @@ impl<T: Payload> Consumer<T> {
         if let Some(due) = self.core.next_due() {
             limit = limit.min(Duration::from_nanos(due.saturating_sub(sys::monotonic_ns())));
         }
-        let (bell, slots, slot) = (&self.core.bell, &self.core.slots, self.claimed.slot);
-        bell.announce(slots, slot);
+        let (bells, slot) = (&self.core.bells, self.claimed.slot);
+        bells.announce(slot);
         // SLEEP: every producer passes this barrier before the look below.
         if !sys::barrier() {
-            bell.demand_fences();
+            bells.hint().demand_fences();
             crate::sync::fence(crate::sync::Ordering::SeqCst);
         }
-        if let Some(ticket) = bell.ticket(slots, slot) {
-            let is_empty = matches!(self.core.pool.tokens().first(), Ok(None));
-            if is_empty && !self.core.is_closed() {
+        if let Some(ticket) = bells.ticket(slot) {
+            if !self.core.is_ready() {
                 step!("sleep.wait");
-                sys::futex_wait(bell.futex(), ticket, limit);
+                sys::futex_wait(self.core.slots.futex(slot), ticket, limit);
             }
         }
-        bell.rise(slots, slot);
+        bells.rise(slot);
         self.pace.slept();
     }
 }
@@ -253,6 +275,10 @@ impl<T: Payload> Drop for Consumer<T> {
     fn drop(&mut self) {
         if self.fork_epoch == sys::fork_epoch() {
             self.core.slots.release(self.claimed.slot, self.claimed.owner);
+            // It may have been woken for a message that it does not take.
+            if self.watch.is_some() && self.core.is_ready() {
+                self.core.announce();
+            }
         }
     }
 }
@@ -394,7 +420,7 @@ impl<'a, T: Payload> Iterator for Batch<'a, T> {
     fn next(&mut self) -> Option<Job<'a, T>> {
         self.left = self.left.checked_sub(1)?;
         // An error is told by the next call of the consumer.
-        let held = self.consumer.next().ok()??;
+        let held = self.consumer.next_or_arm().ok()??;
         self.consumer.job(held).ok()
     }
 }

@@ -7,11 +7,12 @@ use crate::layout::header::{Header, Kind};
 use crate::layout::queue::{self as layout, Shape};
 use crate::limits::{self, CONTROL_BYTES_MAX};
 use crate::queue::space::Data;
+use crate::ring::bells::{Bells, Pick};
 use crate::ring::pins::Pins;
 use crate::ring::pool::{Pool, Repaired};
 use crate::ring::slots::{Claimed, Slots};
 use crate::ring::tokens::Tokens;
-use crate::ring::wake::{Bell, Ring};
+use crate::ring::wake::Hint;
 use crate::shm::home::Folder;
 use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
@@ -32,7 +33,7 @@ pub struct Core {
     pub slots: Slots,
     /// A queue has no lanes, so there are none.
     pins: Pins,
-    pub bell: Bell,
+    pub bells: Bells,
     /// What became of the files of the queue.
     pub loss: Loss,
 }
@@ -94,7 +95,7 @@ impl Core {
         let slots =
             Slots::new(control.clone(), shape.slots_at(), layout::SLOTS_HIGH_AT, consumers, 0);
         let pins = Pins::new(control.clone(), shape.ring_at(), 0, 0, consumers);
-        let bell = Bell::new(control.clone(), layout::HINT_AT, layout::WAKE_AT);
+        let bells = Bells::new(Hint::new(control.clone(), layout::HINT_AT), slots.clone());
         Ok(Arc::new(Self {
             name: name.to_owned(),
             folder,
@@ -105,7 +106,7 @@ impl Core {
             pool,
             slots,
             pins,
-            bell,
+            bells,
             loss,
         }))
     }
@@ -128,32 +129,37 @@ impl Core {
 
     /// Maps the payloads, for slices with `access`.
     pub fn map_data(&self, access: Access) -> Result<Data> {
-        let what = format!("{}/data", self.folder);
-        let expected = self.shape.data_header(self.identity);
         let map = |access| {
-            let file =
-                self.folder.open_file("data", access).map_err(|error| match error.kind() {
-                    ErrorKind::NotFound if !self.is_removed() => Error::corrupt(
-                        &what,
-                        "the file",
-                        "missing",
-                        "there, as the control file says",
-                    ),
-                    _ => error,
-                })?;
-            let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
-            let header = Header::read(&region, Kind::Chunks, &what)?;
-            if header != expected {
-                let text =
-                    format!("{what} belongs to another queue than the control file beside it");
-                return Err(Error::new(ErrorKind::Corrupt, text));
-            }
+            let region = self.data_region(access)?;
             map::prefault(&region, 0, region.len(), access);
             Ok(region)
         };
         let writable = map(Access::Write)?;
         let region = if access == Access::Write { writable.clone() } else { map(access)? };
         Ok(Data::new(region, writable, self.shape))
+    }
+
+    /// Whether the file of the payloads is there, and what the control file says it is.
+    pub fn check_data(&self) -> Result<()> {
+        self.data_region(Access::Read).map(drop)
+    }
+
+    fn data_region(&self, access: Access) -> Result<Region> {
+        let what = format!("{}/data", self.folder);
+        let expected = self.shape.data_header(self.identity);
+        let file = self.folder.open_file("data", access).map_err(|error| match error.kind() {
+            ErrorKind::NotFound if !self.is_removed() => {
+                Error::corrupt(&what, "the file", "missing", "there, as the control file says")
+            }
+            _ => error,
+        })?;
+        let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
+        let header = Header::read(&region, Kind::Chunks, &what)?;
+        if header != expected {
+            let text = format!("{what} belongs to another queue than the control file beside it");
+            return Err(Error::new(ErrorKind::Corrupt, text));
+        }
+        Ok(region)
     }
 
     /// Looks whether files are still as long as they were made: the control file, and those whose last words are given.
@@ -189,8 +195,7 @@ impl Core {
         step!("queue.close");
         // CLOSE: what this process entered before is there; pairs with `is_closed`.
         self.control.word(layout::CLOSED_AT).store(1, Release);
-        self.bell.wake();
-        self.wake_sleepers();
+        self.wake_everybody();
     }
 
     /// Adds to a statistics word of the control file.
@@ -240,34 +245,47 @@ impl Core {
         reaped
     }
 
-    /// Wakes consumers after a message became ready, if one may be asleep.
+    /// Wakes a consumer after a message became ready, if one may be asleep.
     #[inline]
     pub fn announce(&self) {
-        if self.bell.is_wanted() {
-            self.ring();
+        if self.bells.hint().is_set() {
+            self.wake_one();
         }
     }
 
     #[cold]
-    fn ring(&self) {
-        match self.bell.ring(&self.slots) {
-            Ring::Nobody => return,
-            Ring::Wake => {}
-            Ring::BarrierThenWake => {
-                if !sys::barrier() {
-                    // SLEEP: producers fence where the barrier is missing.
-                    fence(SeqCst);
+    fn wake_one(&self) {
+        loop {
+            match self.bells.pick() {
+                Pick::Nobody => return,
+                Pick::One(slot) => {
+                    self.bells.wake(slot);
+                    step!("wake.futex");
+                    // Nobody waits there if its owner is dead, or has not fallen asleep yet and looks again.
+                    if sys::futex_wake_all(self.slots.futex(slot)) > 0 {
+                        self.count(layout::WOKEN_AT, 1);
+                        return;
+                    }
+                }
+                Pick::Everybody => {
+                    if !sys::barrier() {
+                        // SLEEP: producers fence where the barrier is missing.
+                        fence(SeqCst);
+                    }
+                    return self.wake_everybody();
                 }
             }
         }
-        self.bell.wake();
-        self.count(layout::WOKEN_AT, 1);
-        self.wake_sleepers();
     }
 
-    fn wake_sleepers(&self) {
-        step!("wake.futex");
-        sys::futex_wake_all(self.bell.futex());
+    /// Wakes all consumers that sleep.
+    fn wake_everybody(&self) {
+        for slot in (0..self.slots.high()).filter(|slot| self.bells.rouse(*slot)) {
+            self.bells.wake(slot);
+            step!("wake.futex");
+            sys::futex_wake_all(self.slots.futex(slot));
+        }
+        self.count(layout::WOKEN_AT, 1);
     }
 
     /// Looks for what the dead left and for what is due, unless somebody did so a moment ago.
@@ -315,8 +333,8 @@ impl Core {
         self.count(layout::REDELIVERED_AT, again as u64);
         self.count(layout::DIED_AT, round.died as u64);
         self.count(layout::FREED_AT, round.freed as u64);
-        if round.ready > 0 {
-            self.announce();
+        if round.ready > 0 && self.bells.hint().is_set() {
+            self.wake_everybody();
         }
         if round != Round::default() {
             tracing::info!(queue = %self.name, ?round, "did what was left to do");

@@ -9,6 +9,8 @@ mod outcome;
 mod producer;
 mod space;
 mod typed;
+mod untyped;
+mod watch;
 
 pub use consumer::{Batch as JobBatch, Consumer, Job};
 pub use inspect::{InFlight, QueueInfo};
@@ -17,6 +19,7 @@ pub use options::QueueBuilder;
 pub use outcome::{ClassUse, EnqueueError, TakeError};
 pub use producer::{Producer, RawLoan};
 pub use typed::TypedLoan;
+pub use untyped::UntypedQueue;
 
 pub(crate) use inspect::{inspect, repair};
 

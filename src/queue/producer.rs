@@ -45,7 +45,7 @@ impl<T: Payload> Producer<T> {
     pub(super) fn join(core: Arc<Core>) -> Result<Self> {
         core.member.check_process()?;
         if !sys::register_barrier() {
-            core.bell.demand_fences();
+            core.bells.hint().demand_fences();
         }
         let data = core.map_data(Access::Write)?;
         core.check_loss()?;

@@ -1,6 +1,7 @@
 //! The lock-free algorithms. They never block, allocate, or make a system call, and cannot tell a mapped file from the
 //! memory of a model.
 
+pub mod bells;
 pub mod lane;
 pub mod order;
 pub mod pins;

@@ -22,6 +22,8 @@
 //!   entry stays until the word changes. The turn tells the word from those of earlier messages.
 //! * `I4` — A ready chunk whose word is not `placed` may have no entry. Whoever made it ready enters it; if that is a
 //!   dead process, whoever repairs does; and an idle consumer takes such a chunk without an entry.
+//! * `I5` — A ready chunk that is placed while the ring is empty, looked at in this order, has lost its entry to
+//!   damage. An idle consumer takes it.
 //!
 //! # Orderings
 //!
@@ -45,6 +47,9 @@ use crate::ring::tokens::{Cursor, Refused, Tokens};
 use crate::shm::place::Region;
 use crate::sync::{AtomicU64, Ordering::*};
 use std::ops::Range;
+
+/// How often a ring may be full and empty a moment later while one entry is made.
+const CONTRADICTIONS_MAX: u32 = 16;
 
 /// The chunks of a queue.
 #[derive(Clone)]
@@ -208,8 +213,12 @@ impl Pool {
     ///
     /// There is room for two entries of each chunk. If it is full all the same, of entries that the dead doubled, the
     /// chunk stays without one, and an idle consumer takes it (`I4`).
+    ///
+    /// Full, and empty a moment later, it may be because others took everything; if it is so again and again, the hints
+    /// contradict each other, and the chunk stays without an entry as well.
     #[inline]
     fn enter_from(&self, cursor: &Cursor, chunk: usize, word: Chunk) {
+        let mut contradictions = 0;
         loop {
             step!("pool.enter");
             match self.tokens.enter_from(cursor, chunk as u64) {
@@ -223,7 +232,8 @@ impl Pool {
                         }
                         self.tokens.remove(first);
                     }
-                    Ok(None) => {}
+                    Ok(None) if contradictions == CONTRADICTIONS_MAX => return,
+                    Ok(None) => contradictions += 1,
                     Err(Corrupt) => return,
                 },
             }
@@ -273,15 +283,33 @@ impl Pool {
 
     /// Takes a message that is ready and may have no entry. For a consumer that finds the ring empty, now and then.
     pub fn take_unplaced(&self, node: u32) -> Option<Held> {
+        self.take_if(node, |chunk, seen| !self.is_placed(chunk, seen))
+    }
+
+    /// Takes a message whose entry is gone although its chunk says that one was made: only damage to the ring can bring
+    /// that about. For a consumer that finds the ring empty, now and then.
+    pub fn take_stray(&self, node: u32) -> Option<Held> {
+        // In this order: by `I3` the entry of a message that is placed stays until its word changes, and then the swap
+        // fails.
+        let is_empty = || matches!(self.tokens.first(), Ok(None));
+        self.take_if(node, |chunk, seen| self.is_placed(chunk, seen) && is_empty())
+    }
+
+    fn take_if(&self, node: u32, may: impl Fn(usize, Chunk) -> bool) -> Option<Held> {
         (0..self.chunks).find_map(|chunk| {
             let seen = self.look(chunk);
-            if !seen.is(State::Ready) || self.is_placed(chunk, seen) {
+            if !seen.is(State::Ready) || !may(chunk, seen) {
                 return None;
             }
             let word = seen.with(State::Taken, node);
             step!("pool.find");
             self.swap(chunk, seen, word).then_some(Held { chunk, word })
         })
+    }
+
+    /// Whether there is a message that is ready, wherever its entry is.
+    pub fn has_ready(&self) -> bool {
+        (0..self.chunks).any(|chunk| self.look(chunk).is(State::Ready))
     }
 
     /// Takes a message that was delivered as often as it may be, of a chunk from `from` on.

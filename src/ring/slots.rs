@@ -42,7 +42,17 @@ const SLEEPING_AT: usize = 8;
 const ORDER_GATE_AT: usize = 16;
 const RECEIVED_AT: usize = 24;
 const MISSED_AT: usize = 32;
+/// Of a slot of a queue: the word on which its owner sleeps. (A modelled slot has no room for a word that topics do not
+/// use.)
+const FUTEX_AT: usize = if cfg!(windlass_loom) { MISSED_AT } else { 48 };
 const GATES_AT: usize = LINE;
+
+/// What a sleeper of a queue waits on: the value of a futex word.
+#[cfg(not(windlass_loom))]
+pub type Ticket = u32;
+/// What a sleeper of a queue waits on: a modelled region has one futex word, so this is an ordinary one.
+#[cfg(windlass_loom)]
+pub type Ticket = u64;
 
 /// All subscriber slots of a topic.
 #[derive(Clone)]
@@ -300,6 +310,25 @@ impl Slots {
     pub fn set_sleeping(&self, slot: usize, sleeping: bool) {
         // Relaxed: the hint that follows is stored with Release.
         self.word(slot, SLEEPING_AT).store(u64::from(sleeping), Relaxed);
+    }
+
+    /// Clears the flag of a sleeper; whether it was set, and nobody else has.
+    pub fn rouse(&self, slot: usize) -> bool {
+        // Relaxed: the word that is changed next is stored with Release, see `bells`.
+        self.word(slot, SLEEPING_AT).compare_exchange(1, 0, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The word on which the owner of a slot of a queue sleeps.
+    #[cfg(not(windlass_loom))]
+    pub fn futex(&self, slot: usize) -> &crate::sync::AtomicU32 {
+        debug_assert!(slot < self.count);
+        self.region.half(self.at + slot * self.stride + FUTEX_AT)
+    }
+
+    /// The word on which the owner of a slot of a queue sleeps.
+    #[cfg(windlass_loom)]
+    pub fn futex(&self, slot: usize) -> &AtomicU64 {
+        self.word(slot, FUTEX_AT)
     }
 
     /// Publishes the counters of a subscriber.

@@ -33,11 +33,77 @@ pub const SLEEPERS: u64 = 1;
 /// Publishers fence after each commit.
 pub const FENCE: u64 = 2;
 
+/// The word that whoever commits looks at.
+#[derive(Clone)]
+pub struct Hint {
+    region: Region,
+    at: usize,
+}
+
+impl Hint {
+    /// The hint at byte `at`.
+    pub fn new(region: Region, at: usize) -> Self {
+        Self { region, at }
+    }
+
+    #[inline]
+    fn word(&self) -> &AtomicU64 {
+        self.region.word(self.at)
+    }
+
+    /// After a commit: whether somebody may be asleep.
+    #[inline]
+    pub fn is_set(&self) -> bool {
+        // SLEEP: the sleeper's barrier stands for a fence here; the compiler must not move the load up.
+        #[cfg(not(windlass_loom))]
+        std::sync::atomic::compiler_fence(SeqCst);
+        #[cfg(windlass_loom)]
+        fence(SeqCst);
+        // Relaxed: see SLEEP.
+        self.word().load(Relaxed) != 0
+    }
+
+    /// The same once more, behind a fence if somebody asked for fences.
+    pub fn is_meant(&self) -> bool {
+        // Relaxed: the bit never goes away.
+        if self.word().load(Relaxed) & FENCE == 0 {
+            return true;
+        }
+        // SLEEP: without the asymmetric barrier both sides fence.
+        fence(SeqCst);
+        self.word().load(Relaxed) & SLEEPERS != 0
+    }
+
+    /// Nobody seems to be asleep. Look at the flags again after it.
+    pub fn withdraw(&self) {
+        // HINT: pairs with `set`; a flag set before the hint that this replaces is seen afterwards.
+        self.word().fetch_and(!SLEEPERS, AcqRel);
+    }
+
+    /// Somebody is about to sleep, or sleeps although the hint was withdrawn.
+    pub fn set(&self) {
+        // HINT: pairs with `withdraw`, of another publisher.
+        self.word().fetch_or(SLEEPERS, Release);
+    }
+
+    /// From now on every publisher fences after each commit, because this process has no asymmetric barrier.
+    pub fn demand_fences(&self) {
+        // SLEEP: from here on both sides fence, see `is_meant`.
+        self.word().fetch_or(FENCE, AcqRel);
+    }
+
+    /// Whether publishers fence.
+    pub fn is_fenced(&self) -> bool {
+        // Relaxed: the bit never goes away.
+        self.word().load(Relaxed) & FENCE != 0
+    }
+}
+
 /// The words through which the publishers of a topic wake its subscribers.
 #[derive(Clone)]
 pub struct Bell {
+    hint: Hint,
     region: Region,
-    hint_at: usize,
     wake_at: usize,
 }
 
@@ -55,12 +121,7 @@ pub enum Ring {
 impl Bell {
     /// The bell whose hint is at `hint_at` and whose futex word is at `wake_at`.
     pub fn new(region: Region, hint_at: usize, wake_at: usize) -> Self {
-        Self { region, hint_at, wake_at }
-    }
-
-    #[inline]
-    fn hint(&self) -> &AtomicU64 {
-        self.region.word(self.hint_at)
+        Self { hint: Hint::new(region.clone(), hint_at), region, wake_at }
     }
 
     /// The futex word.
@@ -71,38 +132,25 @@ impl Bell {
     /// Publisher, after a commit: whether [`ring`](Self::ring) has to be called.
     #[inline]
     pub fn is_wanted(&self) -> bool {
-        // SLEEP: the sleeper's barrier stands for a fence here; the compiler must not move the load up.
-        #[cfg(not(windlass_loom))]
-        std::sync::atomic::compiler_fence(SeqCst);
-        #[cfg(windlass_loom)]
-        fence(SeqCst);
-        // Relaxed: see SLEEP.
-        self.hint().load(Relaxed) != 0
+        self.hint.is_set()
     }
 
     /// Publisher: decides what the hint asks for.
     pub fn ring(&self, slots: &Slots) -> Ring {
-        // Relaxed: the bit never goes away.
-        if self.hint().load(Relaxed) & FENCE != 0 {
-            // SLEEP: without the asymmetric barrier both sides fence.
-            fence(SeqCst);
-            if self.hint().load(Relaxed) & SLEEPERS == 0 {
-                return Ring::Nobody;
-            }
+        if !self.hint.is_meant() {
+            return Ring::Nobody;
         }
         if Self::rouse(slots) {
             return Ring::Wake;
         }
         step!("wake.withdraw");
-        // HINT: pairs with `announce`; a flag set before the hint that this replaces is seen below.
-        self.hint().fetch_and(!SLEEPERS, AcqRel);
+        self.hint.withdraw();
         step!("wake.again");
         if !Self::rouse(slots) {
             return Ring::Nobody;
         }
         step!("wake.hint");
-        // HINT: pairs with the withdrawal, of another publisher.
-        self.hint().fetch_or(SLEEPERS, Release);
+        self.hint.set();
         Ring::BarrierThenWake
     }
 
@@ -131,8 +179,7 @@ impl Bell {
         step!("sleep.flag");
         slots.set_sleeping(slot, true);
         step!("sleep.hint");
-        // HINT: pairs with the withdrawal in `ring`.
-        self.hint().fetch_or(SLEEPERS, Release);
+        self.hint.set();
         step!("sleep.barrier");
     }
 
@@ -152,13 +199,11 @@ impl Bell {
 
     /// From now on every publisher fences after each commit, because this process has no asymmetric barrier.
     pub fn demand_fences(&self) {
-        // SLEEP: from here on both sides fence, see `ring`.
-        self.hint().fetch_or(FENCE, AcqRel);
+        self.hint.demand_fences();
     }
 
     /// Whether publishers fence.
     pub fn is_fenced(&self) -> bool {
-        // Relaxed: the bit never goes away.
-        self.hint().load(Relaxed) & FENCE != 0
+        self.hint.is_fenced()
     }
 }

@@ -1,8 +1,12 @@
 //! A bounded queue of bare tokens, for those who bring their own memory.
 
+mod inspect;
 mod options;
 
+pub use inspect::TokenQueueInfo;
 pub use options::TokenQueueBuilder;
+
+pub(crate) use inspect::inspect;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::token::Form;

@@ -111,30 +111,19 @@ impl TokenQueueBuilder {
         Ok(TokenShape { capacity, form: Form::new(bits), mode })
     }
 
-    fn folder_name(&self) -> String {
-        format!("{}.tokens", self.name)
-    }
-
     fn try_create(&self, shape: TokenShape) -> Result<Created> {
         // A group that may use the file must reach it: execute follows read.
         let build = |folder: &Folder| build(folder, shape);
         self.member.folder().create_folder_atomically(
-            &self.folder_name(),
+            &folder_name(&self.name),
             folder_mode(shape.mode),
             build,
         )
     }
 
     fn attach(&self) -> Result<TokenQueue> {
-        let bus = self.member.folder();
-        let folder = bus.open_folder(&self.folder_name()).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                let text = format!("bus {bus} has no token queue {}", self.name);
-                Error::new(ErrorKind::NotFound, text)
-            }
-            _ => error,
-        })?;
-        let (queue, shape) = attach(&folder)?;
+        let folder = find(&self.member, &self.name)?;
+        let (queue, shape) = attach(&folder, Access::Write)?;
         self.same("capacity", self.capacity, shape.capacity)?;
         self.same("token_bits", self.token_bits, shape.form.token_bits())?;
         let octal = |mode| format!("{mode:04o}");
@@ -183,7 +172,7 @@ pub fn anonymous(home: &Home, capacity: u64, token_bits: u32) -> Result<TokenQue
     check_options("token queue", capacity, token_bits)?;
     let shape = TokenShape { capacity, form: Form::new(token_bits), mode: 0o600 };
     let (folder, _) = home.open_bus(0o700, |folder| build(folder, shape))?;
-    attach(&folder).map(|(queue, _)| queue)
+    attach(&folder, Access::Write).map(|(queue, _)| queue)
 }
 
 /// Makes the file of a new queue.
@@ -197,20 +186,38 @@ fn build(folder: &Folder, shape: TokenShape) -> Result<()> {
     Ok(())
 }
 
-/// Maps the file of a queue.
-fn attach(folder: &Folder) -> Result<(TokenQueue, TokenShape)> {
+fn folder_name(name: &str) -> String {
+    format!("{name}.tokens")
+}
+
+/// The folder of a queue that exists.
+pub fn find(member: &Member, name: &str) -> Result<Folder> {
+    let bus = member.folder();
+    bus.open_folder(&folder_name(name)).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let text = format!("bus {bus} has no token queue {name}; create it first");
+            Error::new(ErrorKind::NotFound, text)
+        }
+        _ => error,
+    })
+}
+
+/// Maps the file of a queue. Who only looks touches no page.
+pub fn attach(folder: &Folder, access: Access) -> Result<(TokenQueue, TokenShape)> {
     let what = format!("{folder}/{RING}");
-    let file = folder.open_file(RING, Access::Write)?;
+    let file = folder.open_file(RING, access)?;
     let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
     let most = TokenShape::file_bytes(TOKENS_MAX);
     if len > most {
         return Err(Error::corrupt(what, "its length", len, format!("at most {most}")));
     }
     let loss = Loss::default();
-    let region = map::map(&file, &what, Access::Write, len, &loss)?;
+    let region = map::map(&file, &what, access, len, &loss)?;
     let header = Header::read(&region, Kind::Tokens, &what)?;
     let shape = TokenShape::from_header(&header, &what)?;
-    map::prefault(&region, 0, region.len(), Access::Write);
+    if let Access::Write = access {
+        map::prefault(&region, 0, region.len(), access);
+    }
     let ring = Tokens::new(region, HEADER_BYTES, shape.capacity, shape.form);
     let identity = header.identity;
     Ok((TokenQueue { ring, form: shape.form, identity, loss }, shape))

@@ -18,7 +18,7 @@ mod seek;
 mod subscriber;
 mod view;
 pub(crate) mod wait;
-mod watch;
+pub(crate) mod watch;
 
 pub use self::core::{BlockReason, Blocker};
 pub use inspect::{PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};

@@ -1,7 +1,8 @@
-//! A descriptor that becomes readable when a subscriber has something to read, for `epoll`, `poll` and event loops.
+//! A descriptor that becomes readable when there is something to read, for `epoll`, `poll` and event loops: of the
+//! subscriber of a topic, or the consumer of a queue.
 //!
-//! Publishers know only the futex of the topic. A thread of the subscriber's process sleeps on it in the subscriber's
-//! place and writes to an event descriptor when it wakes. It runs only for subscribers that asked for a descriptor.
+//! Publishers know only the futex of the topic. A thread of the waiting process sleeps on it in the place of the
+//! subscriber and writes to an event descriptor when it wakes. It runs only for those who asked for a descriptor.
 //!
 //! The thread is *armed* by the look that found nothing: the subscriber clears the descriptor, announces itself as a
 //! sleeper, passes the barrier, looks once more, and hands the ticket over. So no message falls in between, for the
@@ -10,11 +11,13 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::SLEEP_MS_MAX;
+use crate::ring::bells::Bells;
 use crate::ring::lane::Lane;
 use crate::ring::order::{Found, Order};
+use crate::ring::slots::Slots;
+use crate::ring::wake::Bell;
 use crate::shm::{map, sys};
-use crate::sync::{fence, Ordering::Acquire, Ordering::SeqCst};
-use crate::topic::core::Core;
+use crate::sync::{fence, AtomicU32, Ordering::Acquire, Ordering::SeqCst};
 use crate::topic::payload::Payload;
 use crate::topic::subscriber::Subscriber;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -26,7 +29,7 @@ use std::time::Duration;
 /// Bytes of the stack of the thread, which calls little and is never deep.
 const STACK_BYTES: usize = 256 << 10;
 
-/// Whether there is something to read, as a thread without a cursor can tell.
+/// Whether there is something to read or to be told, as a thread without a cursor can tell.
 pub type Ready = Box<dyn Fn() -> bool + Send>;
 
 enum State {
@@ -38,8 +41,53 @@ enum State {
     Ended,
 }
 
+/// Where the thread sleeps.
+pub enum Place {
+    /// On the word of all subscribers of a topic, for this slot.
+    Common(Bell, Slots, usize),
+    /// On the word of this consumer slot.
+    Own(Bells, usize),
+}
+
+impl Place {
+    fn futex(&self) -> &AtomicU32 {
+        match self {
+            Self::Common(bell, ..) => bell.futex(),
+            Self::Own(bells, slot) => bells.slots().futex(*slot),
+        }
+    }
+
+    fn announce(&self) {
+        match self {
+            Self::Common(bell, slots, slot) => bell.announce(slots, *slot),
+            Self::Own(bells, slot) => bells.announce(*slot),
+        }
+    }
+
+    fn ticket(&self) -> Option<u32> {
+        match self {
+            Self::Common(bell, slots, slot) => bell.ticket(slots, *slot),
+            Self::Own(bells, slot) => bells.ticket(*slot),
+        }
+    }
+
+    fn rise(&self) {
+        match self {
+            Self::Common(bell, slots, slot) => bell.rise(slots, *slot),
+            Self::Own(bells, slot) => bells.rise(*slot),
+        }
+    }
+
+    fn demand_fences(&self) {
+        match self {
+            Self::Common(bell, ..) => bell.demand_fences(),
+            Self::Own(bells, _) => bells.hint().demand_fences(),
+        }
+    }
+}
+
 struct Shared {
-    core: Arc<Core>,
+    place: Place,
     event: EventFd,
     state: Mutex<State>,
     changed: Condvar,
@@ -58,7 +106,7 @@ impl Shared {
     /// The thread: sleeps in the subscriber's place.
     fn run(&self) {
         let limit = Duration::from_millis(SLEEP_MS_MAX);
-        let futex = self.core.bell.futex();
+        let futex = self.place.futex();
         loop {
             let mut state = self.state();
             let ticket = loop {
@@ -74,8 +122,8 @@ impl Shared {
             sys::futex_wait(futex, ticket, limit);
             let mut state = self.state();
             if let State::Armed { ticket, ready } = &*state {
-                // WAKE: pairs with `Bell::wake`.
-                if futex.load(Acquire) != *ticket || ready() || self.core.is_closed() {
+                // WAKE: pairs with `Bell::wake` and `Bells::wake`.
+                if futex.load(Acquire) != *ticket || ready() {
                     *state = State::Idle;
                     self.signal();
                 }
@@ -84,7 +132,7 @@ impl Shared {
     }
 }
 
-/// The descriptor of one subscriber and the thread behind it.
+/// The descriptor of one subscriber or consumer and the thread behind it.
 pub struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -92,29 +140,27 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A descriptor that is readable until the subscriber has looked.
-    pub fn new(core: Arc<Core>) -> Result<Self> {
+    /// A descriptor that is readable until somebody has looked. `whose` says for errors who asked for it.
+    pub fn new(place: Place, whose: impl std::fmt::Display) -> Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_value_and_flags(1, flags).map_err(|error| {
-            let what = format!("cannot make a descriptor for a subscriber of {}", core.folder);
-            Error::io(what, error.into())
+            Error::io(format!("cannot make a descriptor for {whose}"), error.into())
         })?;
         let cannot = |error: &dyn std::fmt::Display| {
             Error::new(
                 ErrorKind::Limit,
                 format!(
-                    "cannot start the thread behind the descriptor of a subscriber of {} ({error}): \
-                     this user may not have another thread (ulimit -u), or this process has no \
-                     memory for its stack (ulimit -v); raise the limit, or use recv, which needs \
-                     no thread",
-                    core.folder
+                    "cannot start the thread behind the descriptor of {whose} ({error}): this user \
+                     may not have another thread (ulimit -u), or this process has no memory for \
+                     its stack (ulimit -v); raise the limit, or use recv or take, which need no \
+                     thread"
                 ),
             )
         };
         // A thread that finds no memory while it starts ends the process. So it is asked for before.
         map::try_to_map(2 * STACK_BYTES).map_err(|error| cannot(&error))?;
         let (state, changed) = (Mutex::new(State::Idle), Condvar::new());
-        let shared = Arc::new(Shared { core: core.clone(), event, state, changed });
+        let shared = Arc::new(Shared { place, event, state, changed });
         let builder = std::thread::Builder::new().name("windlass-watch".into());
         let thread = builder.stack_size(STACK_BYTES).spawn({
             let shared = shared.clone();
@@ -132,21 +178,28 @@ impl Watch {
         self.shared.event.as_fd()
     }
 
-    /// Not readable any more, until the thread or `signal` says otherwise.
-    pub fn clear(&self) {
+    /// After a look that found nothing: not readable any more, and the thread waits, unless `is_ready` says by now that
+    /// there is something. `hint` makes what the thread asks from time to time.
+    pub fn arm(&self, is_ready: impl FnOnce() -> bool, hint: impl FnOnce() -> Ready) {
+        let place = &self.shared.place;
         // It fails if it was not readable.
         let _ = self.shared.event.read();
-    }
-
-    /// Readable: there is something, or there may be.
-    pub fn signal(&self) {
-        self.shared.signal();
-    }
-
-    /// Hands the wait over to the thread.
-    pub fn arm(&self, ticket: u32, ready: Ready) {
-        *self.shared.state() = State::Armed { ticket, ready };
-        self.shared.changed.notify_one();
+        place.announce();
+        // SLEEP: every publisher passes this barrier before the look below.
+        if !sys::barrier() {
+            place.demand_fences();
+            fence(SeqCst);
+        }
+        match place.ticket() {
+            Some(ticket) if !is_ready() => {
+                *self.shared.state() = State::Armed { ticket, ready: hint() };
+                self.shared.changed.notify_one();
+            }
+            _ => {
+                place.rise();
+                self.shared.signal();
+            }
+        }
     }
 }
 
@@ -160,7 +213,7 @@ impl Drop for Watch {
         *self.shared.state() = State::Ended;
         self.shared.changed.notify_one();
         // The thread may be about to sleep on the futex: then this waits for the limit of a sleep.
-        sys::futex_wake_all(self.shared.core.bell.futex());
+        sys::futex_wake_all(self.shared.place.futex());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -206,7 +259,11 @@ impl<T: Payload> Subscriber<T> {
         self.core.member.check_process()?;
         let watch = match self.watch.take() {
             Some(watch) => watch,
-            None => Watch::new(self.core.clone())?,
+            None => {
+                let whose = format_args!("a subscriber of {}", self.core.folder);
+                let (bell, slots) = (self.core.bell.clone(), self.core.slots.clone());
+                Watch::new(Place::Common(bell, slots, self.claimed.slot), whose)?
+            }
         };
         Ok(self.watch.insert(watch).descriptor())
     }
@@ -215,24 +272,8 @@ impl<T: Payload> Subscriber<T> {
     #[cold]
     pub(super) fn arm_watch(&mut self) {
         let Some(watch) = &self.watch else { return };
-        let (bell, slots, slot) = (&self.core.bell, &self.core.slots, self.claimed.slot);
-        watch.clear();
-        bell.announce(slots, slot);
-        // SLEEP: every publisher passes this barrier before the look below.
-        if !sys::barrier() {
-            bell.demand_fences();
-            fence(SeqCst);
-        }
-        let ticket = bell.ticket(slots, slot);
-        match ticket {
-            Some(ticket) if !self.is_ready() && !self.core.is_closed() => {
-                watch.arm(ticket, self.hint());
-            }
-            _ => {
-                bell.rise(slots, slot);
-                watch.signal();
-            }
-        }
+        let is_ready = || self.is_ready() || self.core.is_closed();
+        watch.arm(is_ready, || self.hint());
     }
 
     /// What the thread asks from time to time: whether a look would find something.
@@ -244,7 +285,8 @@ impl<T: Payload> Subscriber<T> {
             core.probe(lanes.iter().map(Lane::last));
             core.probe(log.iter().map(Order::last));
             let lost = core.loss.happened();
-            lost || core.born_count() != born || !core.slots.is_active(claimed)
+            let told = lost || core.is_closed();
+            told || core.born_count() != born || !core.slots.is_active(claimed)
         };
         match &self.order {
             Some((order, index)) => {

@@ -9,6 +9,8 @@
 //! of them, which takes minutes.
 
 mod place;
+mod queue;
+mod queue_visit;
 mod scribble;
 mod state;
 mod structure;
@@ -25,6 +27,7 @@ use visit::Visit;
 pub const ROLES: &[(&str, Role)] = &[
     ("hostile.flips", flips),
     ("hostile.planned", structure::planned),
+    ("hostile.queue", queue::damaged),
     ("hostile.schema", typed::schema),
     ("hostile.copies", typed::copies),
     ("hostile.layer", scribble::layer),
@@ -201,6 +204,23 @@ fn planned_damage_to_an_ordered_topic_is_noticed_or_bounded() {
 #[test]
 fn planned_damage_to_an_ordered_lossy_topic_is_noticed_or_bounded() {
     every_plan_for("ordered-lossy");
+}
+
+#[test]
+fn every_flip_of_the_files_of_queues_is_noticed_or_bounded() {
+    queues_damaged_by("flips");
+}
+
+#[test]
+fn planned_damage_to_the_files_of_queues_is_noticed_or_bounded() {
+    queues_damaged_by("plans");
+}
+
+fn queues_damaged_by(how: &str) {
+    let den = Den::new();
+    let count = listen(Actor::process(&den, "hostile.queue", &format!("how={how}")));
+    assert!(count >= SAMPLE as u64 / 2, "{count} cases are no sample");
+    println!("queues, {how}: {count} cases");
 }
 
 /// Two publishers and two subscribers, and one who writes into their tables.

@@ -54,9 +54,11 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::memory::ROLES,
         super::options::ROLES,
         super::policies::ROLES,
+        super::polling::ROLES,
         super::queue::ROLES,
         super::shortened::ROLES,
         super::tokens::ROLES,
+        super::sleepers::ROLES,
         super::views::ROLES,
         super::waking::ROLES,
     ];

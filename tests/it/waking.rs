@@ -29,7 +29,7 @@ fn receive(subscriber: &mut Subscriber<Raw>, wait: Wait) -> Option<Vec<u8>> {
 }
 
 /// The thread of this process that plays the role, for `is_asleep`.
-fn thread_id() -> nix::unistd::Pid {
+pub fn thread_id() -> nix::unistd::Pid {
     nix::unistd::gettid()
 }
 
@@ -73,7 +73,7 @@ fn waiter(scene: &Scene, line: &mut Line) {
 }
 
 /// Whether a thread is asleep in the kernel.
-fn is_asleep(thread: &str) -> bool {
+pub fn is_asleep(thread: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{thread}/stat"));
     let stat = stat.expect("the participant lives");
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
@@ -96,7 +96,7 @@ fn in_time(what: &str, mut took: Vec<Duration>) -> Result<(), String> {
 
 /// Fails if the rounds look as if wake-ups had been lost each time that they are repeated: on a busy machine a core
 /// comes late now and then, a wake-up that is lost by the protocol is lost every time.
-fn woken(what: &str, rounds: impl Fn() -> Vec<Duration>) {
+pub fn woken(what: &str, rounds: impl Fn() -> Vec<Duration>) {
     let tried: Vec<String> = (0..8).map_while(|_| in_time(what, rounds()).err()).collect();
     assert!(tried.len() < 8, "{tried:#?}");
 }

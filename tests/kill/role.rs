@@ -6,7 +6,7 @@
 
 use crate::content::{self, Delivery, Ledger};
 use crate::process::{self, say};
-use crate::{queue, tokens};
+use crate::{jobs, queue, tokens};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -77,6 +77,7 @@ pub fn play(role: &str) {
         "follow" => follow(&path, &kind),
         "churn" => churn(&path, &kind),
         tokens::ROLE => tokens::play(&path),
+        jobs::GIVE | jobs::WORK => jobs::play(&path, role, &kind, count),
         role if queue::ROLES.contains(&role) => queue::play(&path, role),
         role => panic!("there is no role {role}"),
     };

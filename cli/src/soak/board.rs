@@ -5,7 +5,7 @@
 //! ends at one of the two and nowhere else. No child talks to the supervisor for a message.
 //!
 //! ```text
-//!   phase │ cell 0: deaths, then of each lane tried, committed, old │ cell 1 │ … │ seat 0 │ …
+//!   phase │ cell 0: deaths, then of each lane tried, committed, old │ cell 1 │ … │ seat 0 │ … │ dockets
 //! ```
 //!
 //! A word of a lane is written by the holder of that lane, of whom the bus allows one. A word of a
@@ -24,6 +24,10 @@ use crate::memory::Memory;
 pub const CELLS_MAX: usize = 32;
 /// Most seats of a run.
 pub const SEATS_MAX: usize = 128;
+/// Producers of queues, each with a docket.
+pub const DOCKETS_MAX: usize = 4;
+/// Messages of a producer that its docket remembers.
+pub const DOCKET_LINES: usize = 1 << 16;
 /// Most lanes of a cell.
 pub const LANES_MAX: usize = 16;
 
@@ -31,7 +35,8 @@ const CELLS_AT: usize = 128;
 const CELL_BYTES: usize = 512;
 const SEATS_AT: usize = CELLS_AT + CELLS_MAX * CELL_BYTES;
 const SEAT_BYTES: usize = 256;
-const BYTES: usize = SEATS_AT + SEATS_MAX * SEAT_BYTES;
+const DOCKETS_AT: usize = SEATS_AT + SEATS_MAX * SEAT_BYTES;
+const BYTES: usize = DOCKETS_AT + DOCKETS_MAX * DOCKET_LINES * 8;
 
 const DEATHS_AT: usize = 0;
 const TRIED_AT: usize = 128;
@@ -184,6 +189,13 @@ impl Board {
     /// The holder of a lane has published up to this sequence.
     pub fn commit_up_to(&self, cell: usize, lane: usize, sequence: u64) {
         self.store(lane_at(cell, lane) + COMMITTED_AT, sequence);
+    }
+
+    /// The line of a docket for a message; see [`docket`](super::docket).
+    pub fn line(&self, docket: usize, number: u64) -> &AtomicU64 {
+        assert!(docket < DOCKETS_MAX, "there is a docket {docket}");
+        let line = docket * DOCKET_LINES + (number % DOCKET_LINES as u64) as usize;
+        self.word(DOCKETS_AT + 8 * line)
     }
 
     /// What the process of a seat noted.

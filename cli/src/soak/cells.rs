@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use windlass::{Bus, Payload, TopicBuilder};
+use windlass::{Bus, Payload, QueueBuilder, Raw, TopicBuilder};
 
 /// What a process does in its cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub enum Job {
     Visit,
     /// Creates topics, uses them, closes and removes them, in competition with others.
     Churn,
+    /// Enters messages in a work queue at an even pace.
+    Give,
+    /// Takes messages of a work queue and acknowledges them, or gives them back, and waits in this way.
+    Work(Way),
     /// Lists, inspects and repairs the whole bus, again and again.
     Inspect,
 }
@@ -62,6 +66,8 @@ pub enum Kind {
     Raw,
     /// Cap'n Proto.
     Typed,
+    /// The cell has a work queue, of bytes.
+    Queue,
     /// The cell has no topic of its own.
     None,
 }
@@ -218,6 +224,20 @@ pub const CELLS: &[Cell] = &[
         ],
     },
     Cell {
+        name: "queue",
+        // A lane is the book of a producer.
+        options: Options { kind: Kind::Queue, lanes: 3, ..BASE },
+        seats: &[
+            resident(Job::Give),
+            mortal(Job::Give),
+            mortal(Job::Give),
+            resident(Job::Work(Way::Block)),
+            mortal(Job::Work(Way::Yield)),
+            mortal(Job::Work(Way::Batch)),
+            mortal(Job::Work(Way::Descriptor)),
+        ],
+    },
+    Cell {
         name: "churn",
         options: Options { kind: Kind::None, ..BASE },
         seats: &[resident(Job::Churn), mortal(Job::Churn), mortal(Job::Churn)],
@@ -254,7 +274,19 @@ impl Cell {
 
     /// Whether the cell has a topic that lives as long as the run.
     pub fn has_topic(&self) -> bool {
-        self.options.kind != Kind::None
+        matches!(self.options.kind, Kind::Raw | Kind::Typed)
+    }
+
+    /// Whether the cell has a queue that lives as long as the run.
+    pub fn has_queue(&self) -> bool {
+        self.options.kind == Kind::Queue
+    }
+
+    /// How the queue of this cell is opened: chunks of two sizes, few enough that it is full at times, and no message
+    /// is ever given up.
+    pub fn queue(&self, bus: &Bus) -> QueueBuilder<Raw> {
+        let queue = bus.queue(self.name).chunks(48, 512).chunks(8, 4096).max_deliveries(255);
+        queue.consumers_max(self.options.subscribers_max)
     }
 
     /// Its lanes.
@@ -278,13 +310,15 @@ impl Job {
             Self::Subscribe(_) => "subscriber",
             Self::Visit => "visitor",
             Self::Churn => "creator",
+            Self::Give => "producer",
+            Self::Work(_) => "worker",
             Self::Inspect => "inspector",
         }
     }
 
-    /// Whether its process has a place in the topic as a subscriber.
+    /// Whether its process has a place in the topic as a subscriber, or in the queue as a consumer.
     pub fn subscribes(self) -> bool {
-        matches!(self, Self::Subscribe(_) | Self::Visit)
+        matches!(self, Self::Subscribe(_) | Self::Visit | Self::Work(_))
     }
 
     /// Whether it receives as soon as it can, so that a pause of it says something about the bus.
@@ -294,7 +328,7 @@ impl Job {
 
     /// Whether it goes on until everything is settled, rather than until publishing stops.
     pub fn stays(self) -> bool {
-        matches!(self, Self::Subscribe(_))
+        matches!(self, Self::Subscribe(_) | Self::Work(_))
     }
 }
 

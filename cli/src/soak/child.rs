@@ -16,7 +16,7 @@ use windlass::{Bus, Raw};
 use super::board::{Board, Phase, Word};
 use super::cells::{self, Cell, Job, Kind, CELLS};
 use super::sabotage::Sabotage;
-use super::{churn, inspector, publisher, subscriber, visitor};
+use super::{churn, giver, inspector, publisher, subscriber, visitor, worker};
 use crate::args::SoakChildArguments;
 use crate::clock;
 use crate::parent::tie_to;
@@ -74,6 +74,8 @@ impl Child {
             Job::Subscribe(way) => subscriber::run::<Raw>(self, way),
             Job::Visit if typed => visitor::run::<sample::Owned>(self),
             Job::Visit => visitor::run::<Raw>(self),
+            Job::Give => giver::run(self),
+            Job::Work(way) => worker::run(self, way),
             Job::Churn => churn::run(self),
             Job::Inspect => inspector::run(self),
         }

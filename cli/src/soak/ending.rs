@@ -10,12 +10,13 @@ use windlass::{Bus, Raw, TopicInfo};
 use super::board::Phase;
 use super::cells::{Cell, Kind, CELLS};
 use super::crew::Tally;
+use super::docket;
 use super::leftovers;
 use super::place::{Holdings, Place};
 use super::publisher;
 use super::sabotage::Sabotage;
 use super::scenario::Run;
-use crate::info;
+use crate::{info, queue};
 
 /// Processes that have not finished this long after they were told to never will.
 const FINISH_MAX: Duration = Duration::from_secs(60);
@@ -35,6 +36,8 @@ pub struct Total {
     pub reaped: u64,
     pub evictions: u64,
     pub wakes: u64,
+    /// Messages of a queue that were delivered again.
+    pub redelivered: u64,
 }
 
 /// Makes the topic of a cell.
@@ -42,14 +45,18 @@ pub fn open(cell: &Cell, bus: &Bus) -> Result<()> {
     match cell.options.kind {
         Kind::Raw => cell.builder::<Raw>(bus).create().map(drop)?,
         Kind::Typed => cell.builder::<sample::Owned>(bus).create().map(drop)?,
+        Kind::Queue => cell.queue(bus).create().map(drop)?,
         Kind::None => {}
     }
     Ok(())
 }
 
-/// A topic as `windlass info` shows it, or why it cannot be shown.
-pub fn describe(place: &Place, topic: &str) -> String {
-    let shown = place.open().and_then(|bus| info::describe(&bus, topic));
+/// A topic or queue as `windlass info` shows it, or why it cannot be shown.
+pub fn describe(place: &Place, cell: &Cell) -> String {
+    let shown = place.open().and_then(|bus| match cell.has_queue() {
+        true => queue::describe(&bus, cell.name),
+        false => info::describe(&bus, cell.name),
+    });
     shown.unwrap_or_else(|error| format!("{error:#}"))
 }
 
@@ -92,6 +99,9 @@ fn settle(run: &mut Run, sabotage: &[Sabotage]) -> Result<()> {
         let faults = faults.with_context(|| format!("on topic {}", cell.name))?;
         faults.into_iter().for_each(|fault| run.fault(format!("{}: {fault}", cell.name)));
     }
+    for cell in CELLS.iter().filter(|cell| cell.has_queue()) {
+        cell.queue(&bus).open_existing()?.close();
+    }
     run.crew.board.set_phase(Phase::Settle);
     let staying = run.crew.members.iter().filter(|one| one.job.stays()).count();
     if !finished(run, "read to the end", |run| run.settled.len() >= staying)? {
@@ -106,10 +116,24 @@ fn settle(run: &mut Run, sabotage: &[Sabotage]) -> Result<()> {
     drop(bus);
     run.crew.board.set_phase(Phase::Leave);
     if finished(run, "leave", |run| run.crew.members.iter().all(|one| !one.lives()))? {
+        let bus = run.place.open()?;
+        bus.repair().context("cannot repair")?;
+        for (index, cell) in CELLS.iter().enumerate().filter(|(_, cell)| cell.has_queue()) {
+            for fault in compare_queue(run, index, &bus)? {
+                run.fault(format!("{}: {fault}", cell.name));
+            }
+        }
+        drop(bus);
         let faults = leftovers::check(&run.place, sabotage)?;
         faults.into_iter().for_each(|fault| run.fault(fault));
     }
     Ok(())
+}
+
+/// What a queue counted, when everybody has left.
+fn compare_queue(run: &Run, cell: usize, bus: &Bus) -> Result<Vec<String>> {
+    let kills = (run.blows.subscribers[cell], run.blows.by_cell_subscribers(cell));
+    docket::close(bus, &run.crew.board, cell, run.crew.tally(cell), kills)
 }
 
 /// Waits until everybody has done what is asked; says who has not.
@@ -202,12 +226,20 @@ fn totals(run: &mut Run) -> Vec<Total> {
     let bus = run.place.open();
     let total = |cell: usize| {
         let tally = run.crew.tally(cell);
-        let info = bus.as_ref().ok().and_then(|bus| bus.inspect(CELLS[cell].name).ok());
+        let (board, name) = (&run.crew.board, CELLS[cell].name);
+        let published = (0..CELLS[cell].lanes()).map(|lane| board.committed(cell, lane)).sum();
+        if CELLS[cell].has_queue() {
+            let info = bus.as_ref().ok().and_then(|bus| bus.inspect_queue(name).ok());
+            let counted = info.map(|info| (info.reaped_consumers, info.wakes, info.redelivered));
+            let (reaped, wakes, redelivered) = counted.unwrap_or_default();
+            return Total { tally, published, reaped, wakes, redelivered, ..Total::default() };
+        }
+        let info = bus.as_ref().ok().and_then(|bus| bus.inspect(name).ok());
         let Some(info) = info else { return Total { tally, ..Total::default() } };
-        let board = &run.crew.board;
         Total {
             tally,
-            published: (0..CELLS[cell].lanes()).map(|lane| board.committed(cell, lane)).sum(),
+            published,
+            redelivered: 0,
             taken_over: info.taken_over_lanes,
             reaped: info.reaped_subscribers,
             evictions: info.evictions,

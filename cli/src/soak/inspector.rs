@@ -55,6 +55,13 @@ fn look(child: &Child, bus: &Bus) -> Result<()> {
             compare(child, &info, &committed, &tried);
         }
     }
+    for queue in bus.queues()? {
+        let info = bus.inspect_queue(&queue).with_context(|| format!("cannot inspect {queue}"))?;
+        let chunks: u32 = info.classes.iter().map(|class| class.chunks).sum();
+        if info.died > 0 || info.depth > chunks {
+            child.fault(format!("queue {queue} cannot be as it is shown: {info:?}"));
+        }
+    }
     Ok(())
 }
 

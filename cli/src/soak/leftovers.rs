@@ -141,6 +141,14 @@ fn check_files(bus: &Path) -> Result<Vec<String>> {
         }
         expected.insert(folder);
     }
+    for cell in CELLS.iter().filter(|cell| cell.has_queue()) {
+        let folder = format!("{}.queue", cell.name);
+        let found = listing(&bus.join(&folder))?;
+        if found != BTreeSet::from(["control", "data"].map(str::to_owned)) {
+            faults.push(format!("queue {} has the files {found:?}", cell.name));
+        }
+        expected.insert(folder);
+    }
     let found = listing(bus)?;
     if found != expected {
         faults.push(format!("the bus has the files {found:?}"));

@@ -11,9 +11,10 @@
 //! [`cells`] is the table of what runs. The supervisor ([`scenario`], [`crew`]) draws its victims
 //! from a seed ([`killer`]), measures how soon survivors go on ([`recovery`]), ends the run and
 //! compares the books ([`ending`], [`leftovers`]). A child ([`child`]) does the job of its seat
-//! ([`publisher`], [`subscriber`], [`visitor`], [`churn`], [`inspector`]): it writes messages that
-//! say what they are ([`record`], [`parcel`]), keeps books of what it receives ([`ledger`],
-//! [`blocks`]), and notes how far it is where its death leaves it ([`board`]).
+//! ([`publisher`], [`subscriber`], [`visitor`], [`giver`], [`worker`], [`churn`], [`inspector`]): it
+//! writes messages that say what they are ([`record`], [`parcel`]), keeps books of what it receives
+//! ([`ledger`], [`blocks`], [`docket`]), and notes how far it is where its death leaves it
+//! ([`board`]).
 //!
 //! # If a process dies
 //!
@@ -25,7 +26,9 @@ mod cells;
 pub mod child;
 mod churn;
 mod crew;
+mod docket;
 mod ending;
+mod giver;
 mod inspector;
 mod killer;
 mod ledger;
@@ -42,6 +45,7 @@ mod show;
 mod subscriber;
 mod table;
 mod visitor;
+mod worker;
 
 use std::process::ExitCode;
 

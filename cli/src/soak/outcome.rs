@@ -49,6 +49,8 @@ pub struct Outcome {
     pub taken_over_lanes: u64,
     pub reaped_subscribers: u64,
     pub evictions: u64,
+    /// Messages of queues that were delivered again, each of them flagged.
+    pub redelivered: u64,
     /// Blocks of ordered messages that two subscribers found to be the same.
     pub blocks_compared: u64,
     /// Views compared after they were held.
@@ -93,6 +95,8 @@ pub struct CellOutcome {
     /// Times that a publisher waited for room for long.
     pub waits: u64,
     pub wakes: u64,
+    /// Messages of a queue that were delivered again.
+    pub redelivered: u64,
     /// Times that somebody joined, created, inspected or repaired.
     pub rounds: u64,
 }
@@ -117,6 +121,7 @@ pub fn of(
         evictions: total.evictions,
         waits: total.tally.full,
         wakes: total.wakes,
+        redelivered: total.redelivered,
         rounds: total.tally.rounds,
     };
     let cells: Vec<_> = totals.iter().enumerate().map(cell).collect();
@@ -153,6 +158,7 @@ pub fn of(
         taken_over_lanes: sum(|cell| cell.taken_over_lanes),
         reaped_subscribers: sum(|cell| cell.reaped_subscribers),
         evictions: sum(|cell| cell.evictions),
+        redelivered: sum(|cell| cell.redelivered),
         blocks_compared: run.comparisons.iter().map(|comparison| comparison.agreed).sum(),
         views_compared: totals.iter().map(|total| total.tally.views).sum(),
         recovery,

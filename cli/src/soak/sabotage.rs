@@ -46,6 +46,10 @@ pub enum Sabotage {
     Crash,
     /// A publisher does.
     Vanish,
+    /// A worker acknowledges a message and does not do it.
+    Shirk,
+    /// A worker does a message twice.
+    Redo,
     /// The supervisor counts kills that nobody made.
     Phantom,
     /// The supervisor leaves a place in a topic behind.
@@ -73,6 +77,7 @@ impl Sabotage {
             Self::Evicted => ("evicting", Job::Subscribe(Way::Stuck), false),
             Self::Untold => ("evicting", Job::Subscribe(Way::Stuck), true),
             Self::View | Self::Trickle => ("typed", Job::Subscribe(Way::Views), false),
+            Self::Shirk | Self::Redo => ("queue", Job::Work(Way::Block), false),
             Self::Phantom | Self::Leak | Self::Files => return None,
         })
     }

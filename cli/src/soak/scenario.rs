@@ -136,7 +136,7 @@ impl Run {
     /// Starts everybody: first those who are to see every message from the first one on.
     fn begin(&mut self) -> Result<()> {
         let bus = self.place.open()?;
-        for cell in CELLS.iter().filter(|cell| cell.has_topic()) {
+        for cell in CELLS {
             ending::open(cell, &bus)?;
         }
         drop(bus);
@@ -298,7 +298,7 @@ impl Run {
         let wedged: Vec<_> = wedged.iter().map(|member| (member.name(), member.cell)).collect();
         for (name, cell) in &wedged {
             let seconds = self.recovery.standstill_max.as_secs();
-            let info = ending::describe(&self.place, CELLS[*cell].name);
+            let info = ending::describe(&self.place, &CELLS[*cell]);
             self.fault(format!(
                 "{name} has stood still for {seconds} s, not counting stops: {info}"
             ));

@@ -11,7 +11,7 @@ pub fn render(outcome: &Outcome) -> String {
 fn cells(outcome: &Outcome) -> String {
     let mut table = table(
         "cell | published> | received> | bytes> | missed> | killed> | lanes taken over> \
-         | slots freed> | evicted> | long waits> | wake-ups> | joined, looked>",
+         | slots freed> | evicted> | again> | long waits> | wake-ups> | joined, looked>",
     );
     for cell in &outcome.cells {
         let CellOutcome { name, published, received, missed, killed, .. } = cell;
@@ -19,6 +19,7 @@ fn cells(outcome: &Outcome) -> String {
             cell.taken_over_lanes,
             cell.reaped_subscribers,
             cell.evictions,
+            cell.redelivered,
             cell.waits,
             cell.wakes,
             cell.rounds,

@@ -17,7 +17,7 @@ type Damage = Box<dyn Fn(&Path)>;
 type Case = (String, Promise, Damage);
 
 /// Numbers that overflow when something is added, multiplied or shifted.
-const EDGES: [u64; 16] = [
+pub const EDGES: [u64; 16] = [
     0,
     1,
     7,
