@@ -166,6 +166,16 @@ pub fn take(queue: &Queue, node: u32, flaw: Option<Take>) -> Option<Held> {
     }
 }
 
+/// `Pool::take_unplaced` without a look at the ring.
+pub fn take_unplaced_blindly(queue: &Queue, node: u32) -> Option<Held> {
+    (0..queue.pool.len()).find_map(|chunk| {
+        let seen = queue.pool.look(chunk);
+        let word = seen.with(State::Taken, node);
+        let may = seen.is(State::Ready) && !queue.pool.is_placed(chunk, seen);
+        (may && queue.swap(chunk, seen, word)).then_some(Held { chunk, word })
+    })
+}
+
 /// `Pool::ack` without a look at whose the chunk is.
 pub fn ack_by_store(queue: &Queue, held: Held) -> bool {
     let now = queue.pool.look(held.chunk);

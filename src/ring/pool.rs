@@ -281,9 +281,10 @@ impl Pool {
         }
     }
 
-    /// Takes a message that is ready and may have no entry. For a consumer that finds the ring empty, now and then.
+    /// Takes a message that is ready and may have no entry, while the ring is empty: whatever was entered before it has
+    /// been taken. For a consumer that finds the ring empty, now and then.
     pub fn take_unplaced(&self, node: u32) -> Option<Held> {
-        self.take_if(node, |chunk, seen| !self.is_placed(chunk, seen))
+        self.take_if(node, |chunk, seen| !self.is_placed(chunk, seen) && self.is_empty())
     }
 
     /// Takes a message whose entry is gone although its chunk says that one was made: only damage to the ring can bring
@@ -291,8 +292,11 @@ impl Pool {
     pub fn take_stray(&self, node: u32) -> Option<Held> {
         // In this order: by `I3` the entry of a message that is placed stays until its word changes, and then the swap
         // fails.
-        let is_empty = || matches!(self.tokens.first(), Ok(None));
-        self.take_if(node, |chunk, seen| self.is_placed(chunk, seen) && is_empty())
+        self.take_if(node, |chunk, seen| self.is_placed(chunk, seen) && self.is_empty())
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self.tokens.first(), Ok(None))
     }
 
     fn take_if(&self, node: u32, may: impl Fn(usize, Chunk) -> bool) -> Option<Held> {
