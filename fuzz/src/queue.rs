@@ -101,7 +101,8 @@ impl World {
     fn new() -> Self {
         let at = (bytes(ENTRIES) as usize).next_multiple_of(128);
         let words = region(at + Pool::bytes(CHUNKS));
-        let tokens = Tokens::new(words.clone(), 0, ENTRIES, Form::new(24));
+        let tokens =
+            Tokens::new(words.clone(), 0, ENTRIES, Form::new(windlass::layout::chunk::ENTRY_BITS));
         let pool = Pool::new(words.clone(), at, CHUNKS, tokens, DELIVERIES_MAX);
         Self {
             pool,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, Mutex};
-use windlass::layout::chunk::{Chunk, Note, State, Words};
+use windlass::layout::chunk::{Chunk, Entry, Note, State, Words, ENTRY_BITS};
 use windlass::layout::token::{bytes, Form};
 use windlass::ring::pool::{Held, Pool};
 use windlass::ring::tokens::{Cursor, Refused, Tokens};
@@ -33,7 +33,7 @@ impl Queue {
         let pool_at = bytes(entries) as usize;
         let payload_at = pool_at + Pool::bytes(chunks);
         let words = Region::zeroed(payload_at + 8 * chunks, payload_at);
-        let tokens = Tokens::new(words.clone(), 0, entries, Form::new(8));
+        let tokens = Tokens::new(words.clone(), 0, entries, Form::new(ENTRY_BITS));
         let pool = Pool::new(words.clone(), pool_at, chunks, tokens, DELIVERIES_MAX);
         let (tail, head) = (Cursor::new(0), Cursor::new(0));
         Self { pool, tail, head, words, pool_at, done: Arc::new(Mutex::new(Vec::new())) }
@@ -105,7 +105,7 @@ pub fn send(queue: &Queue, node: u32, message: u64, flaw: Option<Commit>) -> boo
     }
     queue.write(chunk, message);
     let ready = held.with(State::Ready, node);
-    let enter = || match queue.pool.tokens().enter(chunk as u64) {
+    let enter = || match queue.pool.tokens().enter(Entry::of(chunk, ready).token()) {
         Ok(()) => {}
         Err(Refused::Full | Refused::Corrupt) => panic!("there is room"),
     };
@@ -133,17 +133,24 @@ pub enum Take {
     RemovesFirst,
     /// It takes the chunk by a store.
     Stores,
-    /// It does not look whether the entry still stands.
+    /// It does not look at the turn, nor whether the entry still stands.
     Overtakes,
+    /// It does not look at the turn.
+    IgnoresTurn,
 }
 
 /// `Pool::take`.
 pub fn take(queue: &Queue, node: u32, flaw: Option<Take>) -> Option<Held> {
     loop {
         let first = queue.pool.tokens().first().expect("it is sound")?;
-        let chunk = first.token as usize;
+        let entry = Entry::read(first.token);
+        let chunk = entry.chunk;
         let seen = queue.pool.look(chunk);
-        if !seen.is(State::Ready) {
+        let is_stale = match flaw {
+            Some(Take::IgnoresTurn | Take::Overtakes) => !seen.is(State::Ready),
+            _ => !entry.is_of(seen),
+        };
+        if is_stale {
             queue.pool.tokens().remove(first);
             continue;
         }
@@ -207,7 +214,8 @@ pub fn repair(queue: &Queue, dead: u32, node: u32, flaw: Option<Repair>) {
             (Some(Repair::SearchesRing), Some(State::Ready)) => {
                 let entries = queue.pool.tokens().depth();
                 let first = queue.pool.tokens().first().expect("it is sound");
-                let found = entries > 0 && first.is_some_and(|it| it.token == chunk as u64);
+                let found =
+                    entries > 0 && first.is_some_and(|it| Entry::read(it.token).chunk == chunk);
                 if found {
                     let word = seen.with(State::Ready, node);
                     queue.swap(chunk, seen, word);
@@ -220,7 +228,7 @@ pub fn repair(queue: &Queue, dead: u32, node: u32, flaw: Option<Repair>) {
                 let ready = seen.with(State::Ready, node).failed();
                 step::reached("pool.return");
                 while !queue.swap(chunk, queue.pool.look(chunk), ready) {}
-                let _ = queue.pool.tokens().enter(chunk as u64);
+                let _ = queue.pool.tokens().enter(Entry::of(chunk, ready).token());
                 queue.set_placed(chunk, ready);
             }
             _ => {

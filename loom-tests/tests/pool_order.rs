@@ -1,5 +1,5 @@
-//! The order of a work queue: does a consumer that was stopped at an old entry, or that takes a message without one, take
-//! it before its turn?
+//! The order of a work queue: does a consumer that was stopped at an old entry, or that takes a message without one,
+//! take it before its turn?
 //!
 //! Outcomes: what each of two consumers took; what one took that is idle.
 
@@ -79,4 +79,41 @@ fn an_idle_consumer_takes_nothing_before_its_turn() {
 #[should_panic]
 fn canary_a_message_without_an_entry_is_taken_whatever_is_in_the_ring() {
     idle(take_unplaced_blindly).assert_are(PREFIXES.map(<[u64]>::to_vec));
+}
+
+/// A message is taken before its producer has entered it, and its chunk is used again: the entry is then one of an
+/// earlier message, and stands before those of later ones. What is taken after all that.
+fn behind_a_stale_entry(calls: Calls) -> Outcomes<Vec<u64>> {
+    let outcomes = Outcomes::new();
+    let record = outcomes.clone();
+    explore(2, move |turn: Turn| {
+        let queue = Queue::new(2, 4);
+        let [a, b] = [0; 2].map(|_| queue.clone());
+        turn.race(
+            move || assert!((REAL.send)(&a, 1, 1)),
+            move || {
+                let Some(held) = b.pool.take_unplaced(3) else { return };
+                // In the other chunk, and in the same one.
+                assert!((REAL.send)(&b, 2, 2));
+                finish_one(&b, held, REAL);
+                assert!((REAL.send)(&b, 2, 3));
+            },
+        );
+        let rest = || consume(&queue, 4, calls);
+        record.add(std::iter::from_fn(rest).collect());
+    });
+    outcomes
+}
+
+#[test]
+fn an_entry_of_an_earlier_message_brings_no_later_one_before_its_turn() {
+    behind_a_stale_entry(REAL).assert_are([vec![1], vec![2, 3]]);
+    behind_a_stale_entry(COPY).assert_are([vec![1], vec![2, 3]]);
+}
+
+#[test]
+#[should_panic]
+fn canary_an_entry_does_not_say_the_turn() {
+    let take = |queue: &Queue, node| take(queue, node, Some(Take::IgnoresTurn));
+    behind_a_stale_entry(Calls { take, ..COPY }).assert_are([vec![1], vec![2, 3]]);
 }

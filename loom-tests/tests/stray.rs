@@ -55,7 +55,7 @@ fn a_message_without_its_entry_is_taken_once() {
     explore(2, move |turn: Turn| {
         let queue = Queue::new(1, 2);
         assert!((REAL.send)(&queue, 1, 1));
-        assert_eq!(queue.entries(), [0], "this is the damage");
+        assert_eq!(queue.entries().len(), 1, "this is the damage");
         let [a, b] = [0; 2].map(|_| queue.clone());
         let take = |queue: Queue, node| move || queue.pool.take_stray(node).map(|held| held.word);
         let (one, two) = turn.race(take(a, 3), take(b, 4));

@@ -103,6 +103,56 @@ impl Note {
     }
 }
 
+/// Bits of the number of a chunk in an entry of the ring.
+pub const CHUNK_BITS: u32 = 24;
+
+/// Bits of an entry.
+pub const ENTRY_BITS: u32 = CHUNK_BITS + 16;
+
+/// An entry of the ring: it says that the message of a turn of a chunk waits. It may be stale: the turn tells it from
+/// one of a later message in the same chunk.
+///
+/// ```text
+///  39            24 23                    0
+/// ┌────────────────┬────────────────────────┐
+/// │ turn           │ chunk                  │
+/// └────────────────┴────────────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The chunk. An input: check it before use.
+    pub chunk: usize,
+    /// The turn of the chunk in which it was entered.
+    pub turn: u32,
+}
+
+impl Entry {
+    /// The entry of a chunk whose state word is `word`.
+    #[inline]
+    pub fn of(chunk: usize, word: Chunk) -> Self {
+        Self { chunk, turn: word.turn() }
+    }
+
+    /// The token.
+    #[inline]
+    pub fn token(self) -> u64 {
+        u64::from(self.turn) << CHUNK_BITS | self.chunk as u64
+    }
+
+    /// The entry that a token is.
+    #[inline]
+    pub fn read(token: u64) -> Self {
+        let chunk = (token & ((1 << CHUNK_BITS) - 1)) as usize;
+        Self { chunk, turn: (token >> CHUNK_BITS) as u32 & 0xffff }
+    }
+
+    /// Whether the message waits that it speaks of. `word` is the state word of its chunk.
+    #[inline]
+    pub fn is_of(self, word: Chunk) -> bool {
+        word.is(State::Ready) && word.turn() == self.turn
+    }
+}
+
 /// Most deliveries that the word counts.
 pub const DELIVERIES_MAX: u32 = 0xff;
 

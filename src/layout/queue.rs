@@ -9,6 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::layout::chunk::DELIVERIES_MAX;
+use crate::layout::chunk::{CHUNK_BITS, ENTRY_BITS};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::layout::token::{self, Form};
 use crate::limits::{self, HEADER_BYTES, LINE};
@@ -38,9 +39,6 @@ const SLOTS_AT: usize = HEADER_BYTES + 4 * LINE;
 
 /// Header fields before those of the classes.
 const FIXED: usize = FIELDS - limits::CLASSES_MAX;
-
-/// Bits of a token of the ring: the number of a chunk.
-const TOKEN_BITS: u32 = 24;
 
 /// Chunks of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -215,7 +213,7 @@ impl Shape {
 
     /// How the words of the ring are divided.
     pub fn form(&self) -> Form {
-        Form::new(TOKEN_BITS)
+        Form::new(ENTRY_BITS)
     }
 
     /// Where the ring begins.
@@ -241,5 +239,5 @@ impl Shape {
     }
 }
 
-const _: () = assert!(limits::CHUNKS_MAX < 1 << TOKEN_BITS);
+const _: () = assert!(limits::CHUNKS_MAX < 1 << CHUNK_BITS);
 const _: () = assert!(limits::CHUNK_ALIGN.is_multiple_of(8));

@@ -11,7 +11,8 @@
 //!
 //! The state word of a chunk is the single truth; entries of the ring are hints. A message is committed when its chunk
 //! is ready, and only then entered. A consumer takes it by a swap of the state word, and only then removes the entry.
-//! An entry whose chunk is not ready is stale, and whoever meets it removes it. Two entries of one chunk do no harm.
+//! An entry whose chunk is not ready, or is so in another turn, is stale, and whoever meets it removes it. Two entries
+//! of one message do no harm; one of an earlier message in the same chunk would bring a later one before its turn.
 //!
 //! # Invariants
 //!
@@ -41,7 +42,7 @@
 //! Why `placed`: a second entry does no harm, but entries fill the ring. Without it every repair would enter everything
 //! again that was ever made ready by a process that has left since.
 
-use crate::layout::chunk::{Chunk, Note, State, Words};
+use crate::layout::chunk::{Chunk, Entry, Note, State, Words};
 use crate::ring::lane::Corrupt;
 use crate::ring::tokens::{Cursor, Refused, Tokens};
 use crate::shm::place::Region;
@@ -221,13 +222,13 @@ impl Pool {
         let mut contradictions = 0;
         loop {
             step!("pool.enter");
-            match self.tokens.enter_from(cursor, chunk as u64) {
+            match self.tokens.enter_from(cursor, Entry::of(chunk, word).token()) {
                 Ok(()) => break,
                 Err(Refused::Corrupt) => return,
                 Err(Refused::Full) => match self.tokens.first() {
                     Ok(Some(first)) => {
-                        let of = first.token as usize;
-                        if of < self.chunks && self.look(of).is(State::Ready) {
+                        let entry = Entry::read(first.token);
+                        if entry.chunk < self.chunks && entry.is_of(self.look(entry.chunk)) {
                             return;
                         }
                         self.tokens.remove(first);
@@ -258,17 +259,18 @@ impl Pool {
     pub fn take(&self, cursor: &Cursor, node: u32) -> Result<Option<Held>, Corrupt> {
         loop {
             let Some(first) = self.tokens.first_from(cursor)? else { return Ok(None) };
-            let chunk = first.token as usize;
+            let entry = Entry::read(first.token);
+            let chunk = entry.chunk;
             if chunk >= self.chunks {
                 self.tokens.remove(first);
                 return Err(Corrupt);
             }
             let seen = self.look(chunk);
-            if !seen.is(State::Ready) {
+            if !entry.is_of(seen) {
                 self.tokens.remove(first);
                 continue;
             }
-            // The entry may be of an earlier message, and the chunk ready again for one whose turn is later.
+            // This process may have been stopped since it saw the entry, while the turns of the chunk went round.
             if !self.tokens.stands(first) {
                 continue;
             }

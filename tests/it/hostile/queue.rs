@@ -213,9 +213,9 @@ fn plans(sound: &Files) -> Vec<Case> {
 fn rings(sound: &Files) -> Vec<Case> {
     let word = |file: &str, at: usize| super::word(&sound[file], at);
     let slot = |place: u64| RING_AT + 256 + 8 * (place as usize % ENTRIES);
-    let empty = |place: u64| (place / ENTRIES as u64) << 25;
+    let empty = |place: u64| (place / ENTRIES as u64) << 41;
     // The words of head and tail are hints: the entries themselves say where the ring begins and ends.
-    let is_full = |place: &u64| word(CONTROL, slot(*place)) >> 24 == empty(*place) >> 24 | 1;
+    let is_full = |place: &u64| word(CONTROL, slot(*place)) >> 40 == empty(*place) >> 40 | 1;
     let hint = word(CONTROL, RING_AT);
     let head = (hint..hint + ENTRIES as u64).find(is_full).expect("messages wait");
     let tail = (head..head + ENTRIES as u64).find(|place| !is_full(place)).expect("it is not full");
@@ -233,9 +233,10 @@ fn rings(sound: &Files) -> Vec<Case> {
     add("the tail is at the head", vec![(RING_AT + 128, head)]);
     for place in head..tail {
         add(&format!("place {place} is empty"), vec![(slot(place), empty(place))]);
-        add(&format!("place {place} was emptied"), vec![(slot(place), empty(place) + (1 << 25))]);
+        add(&format!("place {place} was emptied"), vec![(slot(place), empty(place) + (1 << 41))]);
         for chunk in [0, 8, 9, (1 << 24) - 1] {
-            let full = empty(place) | 1 << 24 | chunk;
+            let turn = 1 << 24;
+            let full = empty(place) | 1 << 40 | turn | chunk;
             add(&format!("place {place} names chunk {chunk}"), vec![(slot(place), full)]);
         }
     }
