@@ -30,11 +30,16 @@ pub struct Queue {
 impl Queue {
     /// A fresh queue of `chunks` chunks, with a ring of `entries`.
     pub fn new(chunks: usize, entries: u64) -> Self {
+        Self::delivering(DELIVERIES_MAX, chunks, entries)
+    }
+
+    /// The same with messages that are delivered at most so often.
+    pub fn delivering(deliveries_max: u32, chunks: usize, entries: u64) -> Self {
         let pool_at = bytes(entries) as usize;
         let payload_at = pool_at + Pool::bytes(chunks);
         let words = Region::zeroed(payload_at + 8 * chunks, payload_at);
         let tokens = Tokens::new(words.clone(), 0, entries, Form::new(ENTRY_BITS));
-        let pool = Pool::new(words.clone(), pool_at, chunks, tokens, DELIVERIES_MAX);
+        let pool = Pool::new(words.clone(), pool_at, chunks, tokens, deliveries_max);
         let (tail, head) = (Cursor::new(0), Cursor::new(0));
         Self { pool, tail, head, words, pool_at, done: Arc::new(Mutex::new(Vec::new())) }
     }

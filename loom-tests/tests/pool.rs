@@ -270,39 +270,6 @@ fn a_message_that_its_producer_has_not_entered_yet_can_be_taken() {
 }
 
 #[test]
-fn after_its_last_delivery_a_message_is_dead_until_it_is_revived() {
-    let outcomes = Outcomes::new();
-    let record = outcomes.clone();
-    explore(2, move |turn: Turn| {
-        let queue = Queue::new(1, 2);
-        assert!((REAL.send)(&queue, 1, 1));
-        let nack = |queue: Queue, node| {
-            move || (REAL.take)(&queue, node).map(|held| queue.pool.nack(held))
-        };
-        let (one, two) = turn.race(nack(queue.clone(), 3), nack(queue.clone(), 4));
-        record.add((one, two));
-        for _ in 0..2 {
-            if let Some(held) = (REAL.take)(&queue, 5) {
-                assert!(matches!(queue.pool.nack(held), Returned::Again | Returned::Dead));
-            }
-        }
-        assert_eq!((REAL.take)(&queue, 5), None, "it was delivered often enough");
-        assert!(queue.pool.look(0).is(State::Dead));
-        let held = queue.pool.take_dead(0, 5).expect("it is dead");
-        assert_eq!(held.word.deliveries(), pool::DELIVERIES_MAX);
-        assert!(queue.pool.revive(held));
-        assert_eq!(settle(&queue, &[], &[1], &[]), [(1, 0)]);
-    });
-    let again = Some(Returned::Again);
-    outcomes.assert_are([
-        (again, Some(Returned::Dead)),
-        (Some(Returned::Dead), again),
-        (again, None),
-        (None, again),
-    ]);
-}
-
-#[test]
 fn a_message_that_is_due_is_made_ready_once() {
     let outcomes = Outcomes::new();
     let record = outcomes.clone();

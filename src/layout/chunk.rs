@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The state word is the truth about a chunk; entries of the ring are hints. A node number is used once, so it names
-//! an owner for good. The turn is raised, modulo 2^16, whenever the chunk is loaned. The zeroes of a fresh file are
-//! free chunks.
+//! an owner for good. The turn is raised, modulo 2^16, whenever the chunk is loaned or its dead letter revived. The
+//! zeroes of a fresh file are free chunks.
 
 use crate::limits::LINE;
 
@@ -94,6 +94,13 @@ impl Note {
     #[inline]
     pub const fn word(self) -> u64 {
         (self.since_ms as u64) << 32 | self.length as u64
+    }
+
+    /// How long ago it was entered, by a clock of nanoseconds that was read after the note: that of the entry lags
+    /// behind, and both go round.
+    #[inline]
+    pub const fn age_ms(self, now: u64) -> u32 {
+        ((now / 1_000_000) as u32).wrapping_sub(self.since_ms)
     }
 
     /// The note in a word.
@@ -195,7 +202,7 @@ impl Chunk {
         (self.0 >> 24 & 0xff) as u32
     }
 
-    /// How often the chunk was loaned, modulo 2^16.
+    /// How often the chunk was loaned, or its dead letter revived, modulo 2^16.
     pub fn turn(self) -> u32 {
         (self.0 >> 8 & 0xffff) as u32
     }

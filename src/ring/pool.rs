@@ -366,7 +366,8 @@ impl Pool {
 
     /// Makes a dead message ready again that the caller has exhumed, as if it had never been delivered.
     pub fn revive(&self, held: Held) -> bool {
-        let ready = Chunk::new(held.word.node(), 0, held.word.turn(), State::Ready);
+        // In a turn of its own: the word must not be one that was placed before.
+        let ready = held.word.loaned(held.word.node()).with(State::Ready, held.word.node());
         step!("pool.revive");
         let mine = self.swap(held.chunk, held.word, ready);
         if mine {
@@ -423,6 +424,11 @@ impl Pool {
                 }
                 self.enter(chunk, word);
                 Repaired::Entered
+            }
+            // A dead letter that the dead have looked at.
+            Some(State::Taken) if seen.deliveries() >= self.deliveries_max => {
+                self.bury(Held { chunk, word: seen });
+                Repaired::Nothing
             }
             Some(State::Taken) => match self.give_back(Held { chunk, word: seen }, node) {
                 Returned::Again => Repaired::Again,
