@@ -108,6 +108,10 @@ pub const CHUNK_BYTES_DEFAULT: u32 = 1024;
 /// Default number of deliveries before a message counts as dead.
 pub const DELIVERIES_DEFAULT: u32 = 5;
 
+/// A message that was entered so long ago, and is ready without an entry, gets one from whoever looks: who made it
+/// ready is stopped in between, or dead. Far longer than anybody needs who is not.
+pub const STALLED_MS: u32 = 1000;
+
 /// Whoever waits, and now and then whoever takes, looks after this long for what the dead left and for what is due.
 pub const ROUND_MS: u64 = 5;
 

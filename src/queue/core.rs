@@ -292,8 +292,7 @@ impl Core {
     pub fn round_if_due(&self) -> Round {
         let now = sys::monotonic_ns();
         let word = self.control.word(layout::ROUND_AT);
-        // Relaxed: it says only that somebody looks, and that may be done too often or, if it lies in the future by
-        // damage, by whoever is hindered only.
+        // Relaxed: it says only that somebody looks, and that may be done too often. A time in the future is damage.
         let last = word.load(Relaxed);
         if now.saturating_sub(last) < limits::ROUND_MS * 1_000_000 && last <= now {
             return Round::default();
@@ -301,6 +300,14 @@ impl Core {
         step!("queue.round");
         word.store(now, Relaxed);
         self.round(now)
+    }
+
+    /// Whether a message that is ready without an entry was entered so long ago that whoever made it ready must be
+    /// stopped, if it lives. Consumers that are never idle do not find such a message.
+    fn is_stalled(&self, chunk: usize) -> bool {
+        // The clock behind the note: an age is never negative.
+        let note = self.pool.note(chunk);
+        note.age_ms(sys::monotonic_ns()) >= limits::STALLED_MS
     }
 
     /// Looks for what the dead left and for what is due at the time `now`.
@@ -311,7 +318,13 @@ impl Core {
             let seen = self.pool.look(chunk);
             let owned = match seen.state() {
                 Some(State::Loaned | State::Taken) => true,
-                Some(State::Ready) => !self.pool.is_placed(chunk, seen),
+                Some(State::Ready) if self.pool.is_placed(chunk, seen) => false,
+                Some(State::Ready) if self.is_stalled(chunk) => {
+                    let entered = self.pool.repair(chunk, seen, node) == Repaired::Entered;
+                    round.ready += usize::from(entered);
+                    false
+                }
+                Some(State::Ready) => true,
                 Some(State::Later) => {
                     round.ready += usize::from(self.pool.resume(chunk, seen, now, node));
                     false
@@ -340,5 +353,32 @@ impl Core {
             tracing::info!(queue = %self.name, ?round, "did what was left to do");
         }
         round
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::layout::chunk::{Note, Words};
+    use crate::ring::tokens::Cursor;
+    use crate::shm::sys;
+    use crate::sync::Ordering::Relaxed;
+    use crate::{Bus, Raw};
+
+    #[test]
+    fn a_message_whose_producer_is_stopped_before_it_enters_it_is_entered_by_others() {
+        let bus = Bus::anonymous().expect("there is memory");
+        let queue = bus.queue::<Raw>("q").chunks(4, 64).create().expect("it is new");
+        let core = queue.core();
+        for (age_ms, ready) in [(0, 0), (super::limits::STALLED_MS, 1)] {
+            let held = core.pool.loan(0..4, 0, core.member.node()).expect("one is free");
+            let now_ms = (sys::coarse_ns() / 1_000_000) as u32;
+            let note = Note { length: 8, since_ms: now_ms.wrapping_sub(age_ms) };
+            assert!(core.pool.commit(&Cursor::new(0), held, note));
+            // As if it were stopped between its entry and the word that says so.
+            let placed_at = core.shape.pool_at() + Words::of(4).placed_at(held.chunk);
+            core.control.word(placed_at).store(0, Relaxed);
+            assert_eq!(core.round(sys::monotonic_ns()).ready, ready, "after {age_ms} ms");
+            assert_eq!(core.round(sys::monotonic_ns()).ready, 0, "it is placed");
+        }
     }
 }

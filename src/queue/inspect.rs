@@ -28,7 +28,7 @@ pub struct QueueInfo {
     pub closed: bool,
     /// Messages that wait for a consumer.
     pub depth: u32,
-    /// How long the oldest of them has waited since it was entered, to some milliseconds.
+    /// How long the oldest of them has waited since it was entered, to some milliseconds, modulo 49 days.
     pub oldest_age: Option<Duration>,
     /// What the chunks of each class are used for.
     pub classes: Vec<ClassUse>,
@@ -70,7 +70,6 @@ pub struct InFlight {
 
 /// Looks at the queue.
 pub fn inspect(core: &Core) -> Result<QueueInfo> {
-    let now = (sys::monotonic_ns() / 1_000_000) as u32;
     let mut nodes = BTreeMap::<u32, InFlight>::new();
     let (mut depth, mut oldest) = (0, None::<u32>);
     for chunk in 0..core.pool.len() {
@@ -83,8 +82,8 @@ pub fn inspect(core: &Core) -> Result<QueueInfo> {
         match state {
             State::Ready => {
                 depth += 1;
-                // The clock of the entry lags behind, and both go round.
-                let age = now.wrapping_sub(core.pool.note(chunk).since_ms);
+                let note = core.pool.note(chunk);
+                let age = note.age_ms(sys::monotonic_ns());
                 // The chunk may be another message's by now.
                 if core.pool.look(chunk) == word {
                     oldest = oldest.max(Some(age));

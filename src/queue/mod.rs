@@ -79,6 +79,11 @@ impl<T: Payload> Queue<T> {
         Self { core, payload: PhantomData }
     }
 
+    #[cfg(test)]
+    fn core(&self) -> &core::Core {
+        &self.core
+    }
+
     /// The name of the queue.
     pub fn name(&self) -> &str {
         &self.core.name
@@ -113,8 +118,7 @@ impl<T: Payload> Queue<T> {
 
     /// Ends the queue: producers get [`EnqueueError::Closed`], consumers take what is there and then get `None`.
     ///
-    /// In a child of `fork` this does nothing. Closing is for good. A producer in another process may enter one more
-    /// message while this call runs.
+    /// In a child of `fork` this does nothing. Closing is for good. A producer that has a loan may still enter it.
     pub fn close(&self) {
         if self.core.member.check_process().is_ok() {
             self.core.close();
