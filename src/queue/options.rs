@@ -47,7 +47,9 @@ impl<T: Payload> QueueBuilder<T> {
     /// four classes, by ascending size; 1024 chunks of 1024 bytes if there is no call.
     ///
     /// A message takes a chunk of the smallest class that it fits. If none of them is free the queue is full for such
-    /// messages, and only for such: a flood of small ones leaves large ones their chunks.
+    /// messages, and only for such: a flood of small ones leaves large ones their chunks. A Cap'n Proto message is
+    /// built before anybody knows its size, in a chunk for what recent ones needed, at least 256 bytes; where sizes
+    /// differ much, say its size: [`Producer::loan_sized`](crate::Producer::loan_sized).
     pub fn chunks(mut self, count: u32, bytes: u32) -> Self {
         let align = limits::CHUNK_ALIGN as u32;
         let bytes = bytes.max(1).checked_next_multiple_of(align).unwrap_or(bytes);

@@ -20,13 +20,14 @@ where
     /// Borrows a chunk for a message, waiting for one as long as it takes. The message is built in place.
     ///
     /// The space is what recent messages needed and then some. A message that outgrows it is not lost: it is put
-    /// together when it is entered, in a larger chunk if it needs one, at the price of one copy.
+    /// together when it is entered, in a larger chunk if it needs one, at the price of one copy. If no chunk of that
+    /// space is free and a smaller one is, the message is built there.
     ///
     /// # Errors
     ///
     /// `Closed`, `Forked`, `Corrupt`.
     pub fn loan(&mut self) -> Result<TypedLoan<'_, T>, EnqueueError> {
-        self.build_within(self.estimate, Patience::Forever)
+        self.build_estimated(Patience::Forever)
     }
 
     /// Borrows a chunk for a message if one is free now.
@@ -35,7 +36,7 @@ where
     ///
     /// `Full` says what the chunks are used for; the others as for [`loan`](Self::loan).
     pub fn try_loan(&mut self) -> Result<TypedLoan<'_, T>, EnqueueError> {
-        self.build_within(self.estimate, Patience::Never)
+        self.build_estimated(Patience::Never)
     }
 
     /// Borrows a chunk for a message, waiting for one for at most `timeout`.
@@ -44,7 +45,7 @@ where
     ///
     /// As for [`try_loan`](Self::try_loan).
     pub fn loan_timeout(&mut self, timeout: Duration) -> Result<TypedLoan<'_, T>, EnqueueError> {
-        self.build_within(self.estimate, Patience::within(timeout))
+        self.build_estimated(Patience::within(timeout))
     }
 
     /// Borrows a chunk for a message of about `bytes` payload bytes, waiting for one as long as it takes.
@@ -60,16 +61,44 @@ where
         self.build_within(bytes, Patience::Forever)
     }
 
+    /// Begins a message of which nobody says how large it will be.
+    fn build_estimated(&mut self, patience: Patience) -> Result<TypedLoan<'_, T>, EnqueueError> {
+        let len = self.space(self.estimate);
+        let classes = self.core.shape.classes;
+        let smaller = classes.iter().filter(|class| (1..len).contains(&(class.bytes as usize)));
+        let mut sizes = smaller.map(|class| class.bytes as usize).rev().peekable();
+        if sizes.peek().is_some() {
+            // That recent messages were large must not keep a small one from a chunk that it fits.
+            let now = std::iter::once(len).chain(sizes);
+            for len in now {
+                match self.claim(len, Patience::Never) {
+                    Err(EnqueueError::Full { .. }) => {}
+                    claimed => return Ok(self.build_in(claimed?, len, patience)),
+                }
+            }
+        }
+        self.build_within(len, patience)
+    }
+
     fn build_within(
         &mut self,
         bytes: usize,
         patience: Patience,
     ) -> Result<TypedLoan<'_, T>, EnqueueError> {
-        // Sizes of chunks are multiples of eight.
-        let len = bytes.max(LOAN_BYTES_MIN).min(self.payload_bytes_max()).next_multiple_of(8);
+        let len = self.space(bytes);
         let held = self.claim(len, patience)?;
+        Ok(self.build_in(held, len, patience))
+    }
+
+    /// The space of a loan for about `bytes` payload bytes.
+    fn space(&self, bytes: usize) -> usize {
+        // Sizes of chunks are multiples of eight.
+        bytes.max(LOAN_BYTES_MIN).min(self.payload_bytes_max()).next_multiple_of(8)
+    }
+
+    fn build_in(&mut self, held: Held, len: usize, patience: Patience) -> TypedLoan<'_, T> {
         let builder = self.data.build(&held, len);
-        Ok(TypedLoan { builder, producer: self, held: Some(held), patience })
+        TypedLoan { builder, producer: self, held: Some(held), patience }
     }
 }
 
