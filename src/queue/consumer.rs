@@ -34,7 +34,7 @@ const STREAK_MAX: u32 = 4096;
 
 /// A consumer of a queue.
 ///
-/// Dropping it gives nothing back that it has acknowledged, and everything else.
+/// However it looks, one that finds nothing does now and then what the dead left to do, and brings what is due.
 pub struct Consumer<T: Payload> {
     pub(super) core: Arc<Core>,
     pub(super) data: Data,
@@ -99,8 +99,8 @@ impl<T: Payload> Consumer<T> {
 
     /// Takes the first message, and waits for one. `None` if the queue was closed and nothing is left in it.
     ///
-    /// A message that is delivered again later may still come after that: one that another consumer has, and does not
-    /// acknowledge.
+    /// A message may still come after that: one that another consumer has and does not acknowledge, one that was put
+    /// off and is not due yet, and one whose producer had a loan when the queue was closed.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl<T: Payload> Consumer<T> {
         Ok(Batch { consumer: self, left: max })
     }
 
-    /// Lets the producers of a busy queue run ahead, less than a microsecond, when this consumer has come so near that
+    /// Lets the producers of a busy queue run ahead, some microseconds, when this consumer has come so near that
     /// both would work in the same cache lines: they would move to and fro for every message.
     #[inline]
     fn let_run(&self) {
@@ -150,8 +150,10 @@ impl<T: Payload> Consumer<T> {
         if self.fork_epoch != sys::fork_epoch() {
             return Err(TakeError::Forked);
         }
-        let taken = self.core.pool.take(&self.cursor, self.core.member.node());
-        let found = taken.map_err(|_| TakeError::Corrupt)?;
+        let found = match self.first()? {
+            Some(held) => Some(held),
+            None => self.look_further()?,
+        };
         if found.is_some() {
             self.streak.set((self.streak.get() + 1).min(STREAK_MAX));
             self.takes.set(self.takes.get() + 1);
@@ -163,28 +165,40 @@ impl<T: Payload> Consumer<T> {
         Ok(found)
     }
 
-    /// The same for whoever does not wait here, but perhaps on a descriptor.
     #[inline]
-    fn next_or_arm(&self) -> Result<Option<Held>, TakeError> {
-        match self.next()? {
-            None if self.watch.is_some() => self.arm_watch(),
-            found => Ok(found),
-        }
+    fn first(&self) -> Result<Option<Held>, TakeError> {
+        let taken = self.core.pool.take(&self.cursor, self.core.member.node());
+        taken.map_err(|_| TakeError::Corrupt)
     }
 
-    /// Who is idle heals, and takes what may have no entry; not more often than every few milliseconds.
-    pub(super) fn look_further(&self) -> Result<Option<Held>, TakeError> {
+    /// The same as `next` for whoever does not wait here, but perhaps on a descriptor.
+    #[inline]
+    fn next_or_arm(&self) -> Result<Option<Held>, TakeError> {
+        let found = self.next()?;
+        if found.is_none() && self.watch.is_some() {
+            self.arm_watch();
+        }
+        Ok(found)
+    }
+
+    /// Who finds nothing, however it looks, heals, and takes what may have no entry; not more often than every few
+    /// milliseconds.
+    #[cold]
+    fn look_further(&self) -> Result<Option<Held>, TakeError> {
         if self.looked.get().elapsed() < Duration::from_millis(ROUND_MS) {
             return Ok(None);
         }
         self.looked.set(Instant::now());
         self.core.probe([self.data.last()]);
+        self.check()?;
         self.core.round_if_due();
         let (pool, node) = (&self.core.pool, self.core.member.node());
         if let Some(held) = pool.take_unplaced(node).or_else(|| pool.take_stray(node)) {
             return Ok(Some(held));
         }
-        pool.tokens().check_wait().map(|()| None).map_err(|_| TakeError::Corrupt)
+        pool.tokens().check_wait().map_err(|_| TakeError::Corrupt)?;
+        // What is ready by now.
+        self.first()
     }
 
     /// The message in a chunk that was taken, if its length is one that it can have.
@@ -211,15 +225,11 @@ impl<T: Payload> Consumer<T> {
         // What was taken since there was nothing the last time.
         let streak = self.streak.replace(0);
         (0..streak).for_each(|_| self.pace.found(1));
-        self.looked.set(Instant::now());
         loop {
             if let Some(held) = self.next()? {
                 return Ok(Some(held));
             }
             self.check()?;
-            if let Some(held) = self.look_further()? {
-                return Ok(Some(held));
-            }
             // Closed before the last look: what was entered before is seen by then.
             if self.core.is_closed() {
                 return self.last();
@@ -238,7 +248,7 @@ impl<T: Payload> Consumer<T> {
     /// What is left in a queue that was closed.
     fn last(&self) -> Result<Option<Held>, TakeError> {
         self.core.round(sys::monotonic_ns());
-        let held = self.next()?;
+        let held = self.first()?;
         let (pool, node) = (&self.core.pool, self.core.member.node());
         Ok(held.or_else(|| pool.take_unplaced(node)).or_else(|| pool.take_stray(node)))
     }
@@ -339,7 +349,8 @@ impl<'a, T: Payload> Job<'a, T> {
         self.give_back()
     }
 
-    /// Gives the message back, to be delivered again after `delay`.
+    /// Gives the message back, to be delivered again after `delay` or some milliseconds later, and as a dead letter
+    /// after the last delivery.
     ///
     /// # Errors
     ///
@@ -349,8 +360,11 @@ impl<'a, T: Payload> Job<'a, T> {
         self.done = true;
         let delay = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         let due = sys::monotonic_ns().saturating_add(delay);
-        let returned = self.consumer.core.pool.postpone(self.held, due);
-        self.consumer.core.account(returned)
+        let core = &self.consumer.core;
+        let returned = core.pool.postpone(self.held, due);
+        // Who sleeps looks until when it may.
+        core.announce();
+        core.account(returned)
     }
 
     fn give_back(&mut self) -> Result<(), TakeError> {

@@ -6,8 +6,6 @@
 use crate::error::Result;
 use crate::queue::consumer::Consumer;
 use crate::queue::core::Core;
-use crate::queue::outcome::TakeError;
-use crate::ring::pool::Held;
 use crate::topic::watch::{Place, Ready, Watch};
 use crate::topic::Payload;
 use std::os::fd::BorrowedFd;
@@ -60,17 +58,13 @@ impl<T: Payload> Consumer<T> {
         Ok(self.watch.insert(watch).descriptor())
     }
 
-    /// After a look that found nothing: looks further, and lets the thread wait if that finds nothing either.
+    /// After a look that found nothing: lets the thread wait.
     #[cold]
-    pub(super) fn arm_watch(&self) -> Result<Option<Held>, TakeError> {
-        if let Some(held) = self.look_further()? {
-            return Ok(Some(held));
-        }
+    pub(super) fn arm_watch(&self) {
         if let Some(watch) = &self.watch {
             let is_ready = || self.core.is_ready();
             watch.arm(is_ready, || self.hint());
         }
-        Ok(None)
     }
 
     /// What the thread asks from time to time: whether a look would find something. It heals, as every idle consumer.

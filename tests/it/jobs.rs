@@ -1,10 +1,11 @@
 //! Jobs: what becomes of a message that is not acknowledged, and what the options of a queue mean.
 
-use super::process::{Actor, Den, Line, Role, Scene};
+use super::process::{scaled, Actor, Den, Line, Role, Scene};
 use super::queue::{assert_all_free, message, small, PATIENCE};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use windlass::schemas::tick_capnp::tick;
-use windlass::{Bus, EnqueueError, ErrorKind, Raw, Wait};
+use windlass::{Bus, Consumer, EnqueueError, ErrorKind, Job, Raw, TakeError, Wait};
 
 pub const ROLES: &[(&str, Role)] = &[("jobs.look", look)];
 
@@ -47,7 +48,7 @@ fn a_message_that_was_put_off_comes_when_it_is_due() {
     let (mut producer, mut consumer) =
         (queue.producer().expect("sound"), queue.consumer().expect("a slot"));
     producer.enqueue(b"later").expect("there is room");
-    let delay = Duration::from_millis(30);
+    let delay = Duration::from_secs(1);
     let job = consumer.try_take().expect("sound").expect("there is one");
     let began = Instant::now();
     job.nack_after(delay).expect("it is ours");
@@ -56,6 +57,41 @@ fn a_message_that_was_put_off_comes_when_it_is_due() {
     let job = consumer.take(Wait::For(PATIENCE)).expect("sound").expect("not closed");
     assert!(began.elapsed() >= delay && job.delivery() == 2);
     job.ack().expect("it is ours");
+}
+
+/// Looks, again and again, in one way.
+type Look = fn(&mut Consumer<Raw>) -> bool;
+
+#[test]
+fn what_is_due_comes_however_one_looks() {
+    let ways: [(&str, Look); 3] = [
+        ("try_take", |consumer| finish(consumer.try_take().expect("it is sound"))),
+        ("batch", |consumer| finish(consumer.batch(4).expect("it is sound").next())),
+        ("take", |consumer| match consumer.take(Wait::For(Duration::from_micros(100))) {
+            Err(TakeError::TimedOut) => false,
+            job => finish(job.expect("it is sound")),
+        }),
+    ];
+    for (way, look) in ways {
+        let bus = Bus::anonymous().expect("there is memory");
+        let queue = bus.queue::<Raw>("q").create().expect("it is new");
+        let (mut producer, mut consumer) =
+            (queue.producer().expect("sound"), queue.consumer().expect("a slot"));
+        producer.enqueue(b"later").expect("there is room");
+        let job = consumer.try_take().expect("sound").expect("there is one");
+        let began = Instant::now();
+        job.nack_after(Duration::from_millis(20)).expect("it is ours");
+        while !look(&mut consumer) {
+            assert!(began.elapsed() < PATIENCE, "{way} finds nothing");
+        }
+    }
+}
+
+/// Acknowledges a message, if there is one.
+fn finish(job: Option<Job<'_, Raw>>) -> bool {
+    let found = job.is_some();
+    job.map_or(Ok(()), Job::ack).expect("it is ours");
+    found
 }
 
 #[test]
@@ -95,6 +131,26 @@ fn messages_are_built_and_read_in_place_whatever_they_need() {
 }
 
 #[test]
+fn a_small_message_finds_a_small_chunk_though_large_ones_came_before() {
+    let bus = Bus::anonymous().expect("there is memory");
+    let queue = bus.queue::<tick::Owned>("q").chunks(2, 256).chunks(1, 16384).create();
+    let queue = queue.expect("it is new");
+    let (mut producer, mut consumer) =
+        (queue.producer().expect("sound"), queue.consumer().expect("a slot"));
+    for symbol in ["x".repeat(5000), "y".into(), "z".into()] {
+        let mut loan = producer.try_loan().expect("a chunk is free");
+        loan.init_root().set_symbol(&symbol);
+        loan.enqueue().expect("a chunk that it fits is free");
+    }
+    assert!(matches!(producer.try_loan(), Err(EnqueueError::Full { .. })));
+    for len in [5000, 1, 1] {
+        let job = consumer.try_take().expect("sound").expect("there is one");
+        assert_eq!(job.get().expect("a tick").get_symbol().expect("text").len(), len);
+        job.ack().expect("it is ours");
+    }
+}
+
+#[test]
 fn a_closed_queue_gives_what_is_left_and_then_ends() {
     let bus = Bus::anonymous().expect("there is memory");
     let queue = bus.queue::<Raw>("q").create().expect("it is new");
@@ -128,6 +184,27 @@ fn a_third_process_sees_how_much_waits() {
     den.bus().remove_queue("q").expect("it exists");
     let error = den.bus().inspect_queue("q").expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[test]
+fn a_message_that_comes_while_somebody_looks_is_not_older_than_all_others() {
+    let bus = Bus::anonymous().expect("there is memory");
+    let queue = bus.queue::<Raw>("q").chunks(1 << 16, 64).create().expect("it is new");
+    let (mut producer, mut consumer) =
+        (queue.producer().expect("sound"), queue.consumer().expect("a slot"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                (0..64).for_each(|_| producer.enqueue(b"now").expect("there is room"));
+                (0..64).for_each(|_| assert!(finish(consumer.try_take().expect("it is sound"))));
+            }
+        });
+        let looks = (0..scaled(500)).map(|_| queue.info().expect("it is sound").oldest_age);
+        let oldest = looks.max().flatten().unwrap_or_default();
+        is_over.store(true, Relaxed);
+        assert!(oldest < PATIENCE, "{oldest:?}");
+    });
 }
 
 #[test]
