@@ -118,10 +118,10 @@ pub fn assert_all_free(queue: &Queue<Raw>) {
     }
 }
 
-fn all_to_all(stage: &Stage, producers: u64, waits: &[&str]) {
+fn all_to_all(stage: &Stage, build: fn(&Bus) -> QueueBuilder<Raw>, producers: u64, waits: &[&str]) {
     let folder = Den::new();
     let note = |index: usize| folder.path().join(format!("note-{index}")).display().to_string();
-    let queue = small(&stage.bus()).create().expect("it is new");
+    let queue = build(&stage.bus()).create().expect("it is new");
     let count = scaled(3000);
     let workers = waits.iter().enumerate().map(|(index, wait)| {
         stage.start("queue.work", &format!("wait={wait} note={}", note(index)))
@@ -150,12 +150,18 @@ fn all_to_all(stage: &Stage, producers: u64, waits: &[&str]) {
 
 #[test]
 fn every_message_is_acknowledged_once_by_one_of_three_threads() {
-    all_to_all(&Stage::threads(), 3, &["spin", "yield", "block"]);
+    all_to_all(&Stage::threads(), small, 3, &["spin", "yield", "block"]);
 }
 
 #[test]
 fn every_message_is_acknowledged_once_by_one_of_three_processes() {
-    all_to_all(&Stage::processes(), 3, &["block", "yield", "block"]);
+    all_to_all(&Stage::processes(), small, 3, &["block", "yield", "block"]);
+}
+
+#[test]
+fn one_chunk_is_enough_for_two_and_two() {
+    let one = |bus: &Bus| bus.queue("q").chunks(1, 1024).max_deliveries(200);
+    all_to_all(&Stage::processes(), one, 2, &["block", "yield"]);
 }
 
 #[test]
