@@ -5,7 +5,8 @@
 //!   data:     header page │ payloads of class 0 │ payloads of class 1 │ …
 //! ```
 //!
-//! Every member of the queue maps the control file writable. Consumers map the data to read.
+//! Every member of the queue maps both files writable. What an application reads it reads through a second mapping of
+//! the data, which is read-only.
 
 use crate::error::{Error, Result};
 use crate::layout::chunk::DELIVERIES_MAX;
