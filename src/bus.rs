@@ -1,6 +1,7 @@
 //! A bus: a directory of topics, and this process's membership of it.
 
 mod member;
+mod services;
 
 pub(crate) use member::{new_identity, Member, Process};
 
@@ -365,6 +366,17 @@ impl Bus {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
+        for service in self.services()? {
+            let opened = self.open_service(&service, Access::Write);
+            match opened.and_then(|core| crate::service::repair(&core)) {
+                Err(error) if shared && error.kind() == ErrorKind::Permission => {}
+                Ok((round, reaped)) => {
+                    report.subscribers += reaped;
+                    report.chunks += round.freed + round.ready + round.died;
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
         self.member.loss.check(folder)?;
         failed.map_or(Ok(report), Err)
     }
@@ -419,11 +431,12 @@ pub struct NodeInfo {
 pub struct RepairReport {
     /// Entries of dead nodes in the node table.
     pub nodes: usize,
-    /// Subscriber and consumer slots of dead nodes.
+    /// Subscriber, consumer, client and server slots of dead nodes.
     pub subscribers: usize,
     /// Lanes that dead publishers left, completed and given back.
     pub lanes: usize,
-    /// Chunks of queues: loans of the dead that are free, and messages that are delivered again, or that are due.
+    /// Chunks of queues: loans of the dead that are free, and messages that are delivered again, or that are due. Calls
+    /// of services that are free, delivered again, or lost.
     pub chunks: usize,
     /// Half-built files and directories.
     pub temporaries: usize,

@@ -117,6 +117,8 @@ mod queue;
 #[cfg(not(windlass_loom))]
 pub mod schemas;
 #[cfg(not(windlass_loom))]
+mod service;
+#[cfg(not(windlass_loom))]
 mod tokens;
 #[cfg(not(windlass_loom))]
 mod topic;
@@ -160,6 +162,11 @@ pub use error::{Error, ErrorKind, Result};
 pub use queue::{
     ClassUse, Consumer, DeadLetter, DeadLetters, EnqueueError, InFlight, Job, JobBatch, Producer,
     Queue, QueueBuilder, QueueInfo, RawLoan, TakeError, TypedLoan, UntypedQueue,
+};
+#[cfg(not(windlass_loom))]
+pub use service::{
+    Call, CallError, Client, Pending, ReplyError, ReplyStream, Response, ResponseStream,
+    ServeError, Server, Service, ServiceBuilder, ServiceInfo, ServiceMember, StreamResponse,
 };
 #[cfg(not(windlass_loom))]
 pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};

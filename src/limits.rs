@@ -112,6 +112,35 @@ pub const DELIVERIES_DEFAULT: u32 = 5;
 /// ready is stopped in between, or dead. Far longer than anybody needs who is not.
 pub const STALLED_MS: u32 = 1000;
 
+/// Most clients of a service, and most servers: whoever repairs looks at the calls of each client, and a client that
+/// wakes servers at each of them.
+pub const CLIENTS_MAX: u32 = 1024;
+
+/// Most servers of a service.
+pub const SERVERS_MAX: u32 = 1024;
+
+/// Default number of clients that a service has room for.
+pub const CLIENTS_DEFAULT: u32 = 32;
+
+/// Default number of servers that a service has room for.
+pub const SERVERS_DEFAULT: u32 = 32;
+
+/// Most calls that a client may have at a time: it keeps account of them in the bits of one word.
+pub const CALLS_MAX: u32 = 64;
+
+/// Default number of calls that a client may have at a time.
+pub const CALLS_DEFAULT: u32 = 16;
+
+/// Most responses of a stream that a server may be ahead of its caller: the headers of all of them are looked at when
+/// a server died.
+pub const AHEAD_MAX: u32 = 64;
+
+/// Default number of responses that a server may be ahead.
+pub const AHEAD_DEFAULT: u32 = 4;
+
+/// Default size of a request and of a response.
+pub const CALL_BYTES_DEFAULT: u32 = 1024;
+
 /// Whoever waits, and now and then whoever takes, looks after this long for what the dead left and for what is due.
 pub const ROUND_MS: u64 = 5;
 

@@ -249,3 +249,36 @@ fn refusals_and_losses_allocate_nothing() {
     });
     assert_eq!(count, 0, "overtaken");
 }
+
+#[test]
+fn raw_calls_allocate_nothing() {
+    let bus = Bus::anonymous().expect("there is memory for a bus");
+    let service = bus.service::<Raw, Raw>("calls").create().expect("it is new");
+    let client = service.client().expect("there is a slot");
+    let mut server = service.server().expect("there is a slot");
+    let patience = Duration::from_secs(1);
+    let count = allocations(|| {
+        for round in 0..ROUNDS {
+            let pending = client.begin(&[round as u8; 100]).expect("there is a free call");
+            let other = client.begin_with(8, |space| space.fill(1)).expect("there is a free call");
+            for wait in [Wait::Spin, Wait::Block] {
+                let call = server.take(wait).expect("it is sound").expect("it was made");
+                assert_eq!((call.delivery(), call.is_abandoned()), (1, false));
+                match call.bytes().len() {
+                    100 => call.reply(&[7; 200]).expect("somebody waits"),
+                    _ => call.reply_with(8, |space| space.fill(2)).expect("somebody waits"),
+                }
+            }
+            assert_eq!(pending.wait(patience).expect("answered").bytes(), [7; 200]);
+            assert_eq!(other.wait(patience).expect("answered").bytes(), [2; 8]);
+            let mut stream = client.stream(&[], patience).expect("there is a free call");
+            let mut answer = server.try_take().expect("sound").expect("it was made").stream();
+            answer.send(&[3; 9]).expect("there is room");
+            answer.finish().expect("there is room");
+            assert_eq!(stream.next().expect("sent").expect("there is one").bytes(), [3; 9]);
+            assert!(stream.next().expect("sent").is_none());
+            drop(client.begin(&[]).expect("there is a free call"));
+        }
+    });
+    assert_eq!(count, 0);
+}

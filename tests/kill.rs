@@ -31,6 +31,8 @@ mod random;
 mod role;
 #[path = "kill/scenario.rs"]
 mod scenario;
+#[path = "kill/service.rs"]
+mod service;
 #[path = "kill/survivors.rs"]
 mod survivors;
 #[path = "kill/tokens.rs"]
@@ -77,4 +79,10 @@ fn whoever_is_killed_or_stopped_at_a_queue_loses_nothing_and_holds_nobody_up() {
 fn whoever_is_killed_at_any_instant_at_a_queue_loses_and_doubles_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     jobs::run().expect("the survivors meet no error");
+}
+
+#[test]
+fn whoever_is_killed_or_stopped_at_a_service_holds_nobody_up_and_leaves_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    service::run().expect("the survivors meet no error");
 }

@@ -269,6 +269,8 @@ pub enum BenchCommand {
     Fanout(BenchArguments),
     /// Messages a second through work queues, and handing one over, beside queues of threads
     Queue(BenchArguments),
+    /// The round trip of a call, beside a bare cache line and channels of threads, and calls a second
+    Call(BenchArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\

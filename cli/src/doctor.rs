@@ -21,6 +21,8 @@ struct Diagnosis {
     topics: u64,
     /// How many queues it has, those of tokens included.
     queues: u64,
+    /// How many services it has.
+    services: u64,
     /// What the dead left, in sentences.
     found: Vec<String>,
     /// How many things were repaired.
@@ -47,6 +49,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode> {
     let mut diagnosis = Diagnosis { bus: bus.path().display().to_string(), ..Diagnosis::default() };
     examine(&bus, &mut diagnosis)?;
     examine_queues(&bus, &mut diagnosis)?;
+    examine_services(&bus, &mut diagnosis)?;
     match bus.repair() {
         Ok(report) => diagnosis.repaired_as(report),
         // What is damaged was found above, in its own words; anything else is said here.
@@ -103,6 +106,17 @@ fn examine_queues(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
     Ok(())
 }
 
+/// The same for every service.
+fn examine_services(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
+    for service in bus.services()? {
+        diagnosis.services += 1;
+        let Some(info) = diagnosis.sound(bus.inspect_service(&service)) else { continue };
+        let dead = crate::services::dead_members(&info);
+        diagnosis.found.extend(dead.iter().map(|what| format!("service {service}: {what}")));
+    }
+    Ok(())
+}
+
 impl Diagnosis {
     /// What was found, or a note of the damage that it shows.
     fn sound<I>(&mut self, looked: windlass::Result<I>) -> Option<I> {
@@ -128,7 +142,8 @@ impl Diagnosis {
 fn page(diagnosis: &Diagnosis) -> String {
     let topics = some(diagnosis.topics, "topic", "topics");
     let queues = some(diagnosis.queues, "queue", "queues");
-    let mut page = format!("{}: {topics}, {queues}\n", diagnosis.bus);
+    let services = some(diagnosis.services, "service", "services");
+    let mut page = format!("{}: {topics}, {queues}, {services}\n", diagnosis.bus);
     let mut line = |head: &str, text: &str| {
         // Writing to a string cannot fail.
         let _ = writeln!(page, "{head:<10}{text}");

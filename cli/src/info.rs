@@ -1,4 +1,4 @@
-//! `windlass info`: everything there is to know about one topic, or queue.
+//! `windlass info`: everything there is to know about one topic, queue or service.
 
 use std::process::ExitCode;
 
@@ -79,8 +79,11 @@ pub fn run(arguments: &InfoArguments) -> Result<ExitCode> {
     let info = match bus.inspect(&arguments.topic) {
         Ok(info) => Info::new(bus.path().display().to_string(), info),
         Err(error) if error.kind() == windlass::ErrorKind::NotFound => {
-            // What people call by a name may be a queue. If it is neither, topics are what was asked for.
-            let shown = crate::queue::show(&bus, &arguments.topic, arguments.json)?;
+            // What people call by a name may be a queue or a service. If it is neither, topics are what was asked for.
+            let shown = match crate::queue::show(&bus, &arguments.topic, arguments.json)? {
+                None => crate::services::show(&bus, &arguments.topic, arguments.json)?,
+                shown => shown,
+            };
             return shown.map_or(Err(error.into()), |()| Ok(ExitCode::SUCCESS));
         }
         Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! `windlass list`: the topics and queues of a bus.
+//! `windlass list`: the topics, queues and services of a bus.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use windlass::Bus;
 use crate::args::ListArguments;
 use crate::output::{self, bytes, count};
 use crate::queue::list::Queues;
+use crate::services::Services;
 
 /// What the command found.
 #[derive(Serialize)]
@@ -19,6 +20,8 @@ struct List {
     topics: Vec<Entry>,
     #[serde(flatten)]
     queues: Queues,
+    #[serde(flatten)]
+    services: Services,
 }
 
 /// One topic, or why it cannot be looked at.
@@ -53,7 +56,8 @@ pub fn run(arguments: &ListArguments) -> Result<ExitCode> {
     let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let topics = bus.topics()?.into_iter().filter_map(|name| entry(&bus, name)).collect();
     let queues = Queues::of(&bus)?;
-    let list = List { bus: bus.path().display().to_string(), topics, queues };
+    let services = Services::of(&bus)?;
+    let list = List { bus: bus.path().display().to_string(), topics, queues, services };
     if arguments.json {
         output::json(&list)?;
     } else {
@@ -86,12 +90,17 @@ pub fn delivery(policy: windlass::Policy, ordered: bool) -> String {
 }
 
 fn page(list: &List) -> String {
-    let queues = list.queues.page();
+    let parts = [topics(list), list.queues.page(), list.services.page()];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    match parts.is_empty() {
+        true => format!("The bus {} has no topics, no queues and no services.", list.bus),
+        false => format!("{}\n{}", list.bus, parts.join("\n\n")),
+    }
+}
+
+fn topics(list: &List) -> String {
     if list.topics.is_empty() {
-        return match queues.is_empty() {
-            true => format!("The bus {} has no topics and no queues.", list.bus),
-            false => format!("{}\n{queues}", list.bus),
-        };
+        return String::new();
     }
     let mut table = output::table(
         "topic | delivery | type | publishers> | subscribers> | published> | memory> |",
@@ -111,6 +120,5 @@ fn page(list: &List) -> String {
             Standing::Damaged { error } => table.add_row([name, error]),
         };
     }
-    let gap = if queues.is_empty() { "" } else { "\n\n" };
-    format!("{}\n{}{gap}{queues}", list.bus, table.trim_fmt())
+    table.trim_fmt()
 }

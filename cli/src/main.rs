@@ -15,6 +15,7 @@ mod memory;
 mod output;
 mod parent;
 mod queue;
+mod services;
 mod soak;
 
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ fn benchmark(command: BenchCommand) -> ExitCode {
         BenchCommand::Throughput(arguments) => (Bench::Throughput, arguments),
         BenchCommand::Fanout(arguments) => (Bench::Fanout, arguments),
         BenchCommand::Queue(arguments) => (Bench::Queue, arguments),
+        BenchCommand::Call(arguments) => (Bench::Call, arguments),
     };
     let BenchArguments { cores, repetitions, quick, baselines, json } = arguments;
     bench::run(bench, &bench::Options { cores, repetitions, quick, baselines, json })

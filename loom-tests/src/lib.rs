@@ -23,6 +23,7 @@
 #![cfg(windlass_loom)]
 
 pub mod broken;
+pub mod calls;
 mod explore;
 pub mod pool;
 pub mod tokens;

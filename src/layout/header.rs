@@ -51,6 +51,10 @@ pub enum Kind {
     Queue = 6,
     /// The payloads of a work queue.
     Chunks = 7,
+    /// The control file of a service.
+    Service = 9,
+    /// The requests and responses of a service.
+    Calls = 10,
 }
 
 /// A checked header.

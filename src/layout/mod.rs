@@ -2,6 +2,7 @@
 //!
 //! `docs/format.md` is the normative description; a test ties it to the files of this room.
 
+pub mod call;
 pub mod chunk;
 #[cfg(not(windlass_loom))]
 pub(crate) mod control;
@@ -14,4 +15,6 @@ pub mod order;
 pub mod owner;
 #[cfg(not(windlass_loom))]
 pub(crate) mod queue;
+#[cfg(not(windlass_loom))]
+pub(crate) mod service;
 pub mod token;

@@ -2,6 +2,7 @@
 //! memory of a model.
 
 pub mod bells;
+pub mod calls;
 pub mod lane;
 pub mod order;
 pub mod pins;

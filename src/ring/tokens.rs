@@ -79,7 +79,8 @@ pub struct Tokens {
 pub struct First {
     /// The token.
     pub token: u64,
-    place: u64,
+    /// Where it stands.
+    pub place: u64,
     word: u64,
 }
 
@@ -192,6 +193,12 @@ impl Tokens {
         }
     }
 
+    /// Begins to fetch the slot that the next token goes to, as far as a cursor of the tail tells. A hint.
+    #[inline]
+    pub fn fetch_next(&self, cursor: &Cursor) {
+        self.region.fetch_to_write(self.slot_at(cursor.get()));
+    }
+
     /// The token whose turn it is, which stays where it is. `None` if the ring is empty, which was true at some moment
     /// during the call.
     ///
@@ -237,6 +244,15 @@ impl Tokens {
         }
     }
 
+    /// Whether the place of a cursor of the head is empty as it was: the shortest look for whoever polls. If not,
+    /// somebody was there, and [`first_from`](Self::first_from) tells.
+    #[inline]
+    pub fn is_still_empty(&self, cursor: &Cursor) -> bool {
+        let place = cursor.get();
+        // Relaxed: a guess.
+        self.slot(place).load(Relaxed) == self.form.empty(self.lap(place))
+    }
+
     /// Whether the cursor, which is one of the head, comes to a block that is not filled yet.
     #[inline]
     pub fn is_near(&self, cursor: &Cursor) -> bool {
@@ -260,12 +276,18 @@ impl Tokens {
     /// Takes the token out that `first` found. False if somebody else has.
     #[inline]
     pub fn remove(&self, first: First) -> bool {
+        self.remove_at(first.place, first.token)
+    }
+
+    /// The same by the place where it was found.
+    #[inline]
+    pub fn remove_at(&self, place: u64, token: u64) -> bool {
         step!("tokens.remove");
-        let next = self.form.empty(self.lap(first.place) + 1);
-        let slot = self.slot(first.place);
+        let lap = self.lap(place);
+        let (word, next) = (self.form.full(lap, token), self.form.empty(lap + 1));
         // LEAVE: pairs with the load in `enter`.
-        let mine = slot.compare_exchange(first.word, next, AcqRel, Relaxed).is_ok();
-        self.pass(HEAD_AT, first.place);
+        let mine = self.slot(place).compare_exchange(word, next, AcqRel, Relaxed).is_ok();
+        self.pass(HEAD_AT, place);
         mine
     }
 

@@ -6,6 +6,8 @@
 #[rustfmt::skip]
 pub mod bench_capnp;
 #[rustfmt::skip]
+pub mod calculator_capnp;
+#[rustfmt::skip]
 pub mod reading_capnp;
 #[rustfmt::skip]
 pub mod tick_capnp;

@@ -11,7 +11,8 @@
 //!    accessed through an atomic only.
 //! 4. **Bytes.** All other bytes belong to exactly one side at a time: to the publisher of the lane from the moment a
 //!    segment is taken until the commit of the frame, to everybody, read-only, from the commit until no pin is left
-//!    on a retired segment.
+//!    on a retired segment. The bytes of a chunk of a queue, and of a call of a service, belong to whom its state word
+//!    names (`ring::pool`, `ring::calls`).
 //! 5. **Input.** A value read from a region is checked before it is used as an index, a length or an offset.
 
 #[cfg(all(test, not(windlass_loom)))]

@@ -99,6 +99,42 @@ mod mapped {
             unsafe { AtomicU32::from_ptr(at) }
         }
 
+        /// Begins to fetch the line at byte `offset`, to be written: a later access waits less. A hint.
+        #[inline]
+        pub fn fetch_to_write(&self, offset: usize) {
+            let at = self.at(offset, 1);
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch faults nowhere and changes nothing; without it the instruction does nothing.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags));
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            unsafe {
+                std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(nostack, preserves_flags));
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let _ = at;
+        }
+
+        /// Begins to fetch the line at byte `offset`, to be read. A hint.
+        #[inline]
+        pub fn fetch_to_read(&self, offset: usize) {
+            let at = self.at(offset, 1);
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as for `fetch_to_write`.
+            unsafe {
+                std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags));
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            unsafe {
+                std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags));
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let _ = at;
+        }
+
         /// The bytes `offset..offset + len`, to read.
         ///
         /// # Safety
@@ -178,6 +214,12 @@ mod modelled {
         pub fn half(&self, _offset: usize) -> &AtomicU32 {
             &self.memory.half
         }
+
+        /// A hint to the processor; nothing in a model.
+        pub fn fetch_to_write(&self, _offset: usize) {}
+
+        /// A hint to the processor; nothing in a model.
+        pub fn fetch_to_read(&self, _offset: usize) {}
 
         /// Reads the tracked payload word at byte `offset`: a concurrent write fails the model.
         pub fn payload(&self, offset: usize) -> u64 {

@@ -12,6 +12,7 @@ mod place;
 mod queue;
 mod queue_visit;
 mod scribble;
+mod service;
 mod state;
 mod structure;
 mod typed;
@@ -34,6 +35,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("hostile.publisher", scribble::publisher),
     ("hostile.subscriber", scribble::subscriber),
     ("hostile.scribbler", scribble::scribbler),
+    ("hostile.service", service::scribbler),
 ];
 
 /// About how many flips of each state are tried by default.
@@ -265,4 +267,19 @@ fn a_copy_is_a_message_whatever_its_publisher_does_meanwhile() {
     let count = if is_exhaustive() { 1_000_000 } else { 3_000 };
     let good = listen(Actor::process(&den, "hostile.copies", &format!("count={count}")));
     assert!(0 < good && good < count, "{good} of {count} copies were what was published");
+}
+
+#[test]
+fn a_service_whose_words_are_overwritten_ends_every_call_and_harms_nobody() {
+    let den = Den::new();
+    let mut actor = Actor::process(&den, "hostile.service", "");
+    let mut last = String::new();
+    loop {
+        match actor.hear_any() {
+            Some(line) if line == "done" => break,
+            Some(line) => last = line,
+            None => panic!("the process ended in {last}"),
+        }
+    }
+    actor.finish();
 }

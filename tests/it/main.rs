@@ -9,6 +9,7 @@ mod samples;
 
 mod access;
 mod birth;
+mod calls;
 mod container;
 mod death;
 mod eviction;
@@ -27,6 +28,7 @@ mod polling;
 mod process;
 mod queue;
 mod raw;
+mod service;
 mod shortened;
 mod sleepers;
 mod tidy;

@@ -14,6 +14,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/message/arena.rs",
     "src/queue/space.rs",
     "src/ring/lane.rs",
+    "src/service/space.rs",
     "src/shm/loss.rs",
     "src/shm/map.rs",
     "src/shm/place.rs",

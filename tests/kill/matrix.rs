@@ -5,7 +5,7 @@ use crate::figures::{show, Times};
 use crate::points;
 use crate::process::Fate;
 use crate::scenario::{self, Scenario};
-use crate::{queue, tokens};
+use crate::{queue, service, tokens};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Mutex;
@@ -23,6 +23,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     (tokens::POINTS, "they have runs of their own"),
     (queue::POINTS[0], "the same"),
     (queue::POINTS[1], "the same"),
+    (service::POINTS[0], "the same"),
+    (service::POINTS[1], "the same"),
 ];
 
 type Job = (&'static Scenario, Fate);

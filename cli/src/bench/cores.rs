@@ -52,6 +52,14 @@ pub fn allowed() -> Result<Vec<usize>> {
     Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
 }
 
+/// Lets the calling thread run on two cores, whatever its starter was bound to.
+pub fn pin_to_both(cores: (usize, usize)) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cores.0).during("cannot name the core")?;
+    set.set(cores.1).during("cannot name the core")?;
+    sched_setaffinity(Pid::from_raw(0), &set).during("cannot bind to two cores")
+}
+
 /// Binds the calling thread, and every thread it starts from now on, to one core.
 pub fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();

@@ -8,6 +8,7 @@
 //! ```text
 //!   latency · throughput · fanout     what is measured, and the tables
 //!   queue                             work queues, beside those of threads
+//!   call                              round trips of calls, beside pairs of channels
 //!   driver ─ wire ─ peer              two processes, one tells the other what to do
 //!   transport                         what a transport offers, and the loops over messages
 //!   windlass · bare_ring · unix       the transports
@@ -19,6 +20,7 @@
 //! mismatch fails the run.
 
 mod bare_ring;
+mod call;
 mod cores;
 mod driver;
 mod failure;
@@ -64,6 +66,8 @@ pub enum Bench {
     Fanout,
     /// Work queues.
     Queue,
+    /// Round trips of calls.
+    Call,
 }
 
 /// How to run it.
@@ -91,6 +95,7 @@ pub fn run(bench: Bench, options: &Options) -> ExitCode {
         Bench::Throughput => throughput::run(&run),
         Bench::Fanout => fanout::run(&run),
         Bench::Queue => queue::run(&run),
+        Bench::Call => call::run(&run),
     });
     exit(result)
 }
@@ -171,6 +176,8 @@ fn names(carrier: Carrier, filling: Filling, waiting: Waiting) -> [&'static str;
         Carrier::UnixSocket => "Unix socket",
         Carrier::Windlass => "windlass",
         Carrier::WindlassTyped => "windlass, typed",
+        Carrier::Call => "service",
+        Carrier::CallTyped => "service, typed",
     };
     let filling = match filling {
         Filling::Copied => "copied",

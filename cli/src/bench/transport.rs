@@ -15,8 +15,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::bare_ring::{BareReceiver, BareSender};
+use super::call::ends as call;
 use super::failure::{Failure, Result};
 use super::payload::{Check, Copied, Stamped, Words};
+use super::sample_capnp::sample;
 use super::unix::{UnixReceiver, UnixSender};
 use super::windlass::{self, Bus};
 use crate::memory::Memory;
@@ -33,6 +35,10 @@ pub enum Carrier {
     Windlass,
     /// A windlass topic of Cap'n Proto messages.
     WindlassTyped,
+    /// A windlass service of bytes: round trips only.
+    Call,
+    /// A windlass service of Cap'n Proto messages: round trips only.
+    CallTyped,
 }
 
 /// How the sender writes the payload.
@@ -287,6 +293,8 @@ pub fn open(context: &Context<'_>, spec: &Spec, side: Side) -> Result<Box<dyn En
         (Carrier::WindlassTyped, _) => {
             ends::<windlass::Builder, windlass::Reader>(context, spec, side)
         }
+        (Carrier::Call, _) => call::open::<::windlass::Raw>(context, spec, side),
+        (Carrier::CallTyped, _) => call::open::<sample::Owned>(context, spec, side),
     }
 }
 
