@@ -76,7 +76,7 @@ impl Error {
             ErrorKind::Corrupt,
             format!(
                 "{file} is damaged: {field} is {found}, expected {expected}; to start over, remove \
-                 the topic or the bus that it belongs to"
+                 the topic or the bus that it belongs to, or the channel that it is"
             ),
         )
     }

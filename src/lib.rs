@@ -109,6 +109,8 @@ pub mod step;
 #[cfg(not(windlass_loom))]
 mod bus;
 #[cfg(not(windlass_loom))]
+pub mod channel;
+#[cfg(not(windlass_loom))]
 mod error;
 #[cfg(not(any(windlass_loom, feature = "rooms")))]
 mod message;

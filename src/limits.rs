@@ -144,6 +144,15 @@ pub const CALL_BYTES_DEFAULT: u32 = 1024;
 /// Whoever waits, and now and then whoever takes, looks after this long for what the dead left and for what is due.
 pub const ROUND_MS: u64 = 5;
 
+/// Smallest ring of a channel: a page.
+pub const CHANNEL_BYTES_MIN: u64 = 4096;
+
+/// Largest ring of a channel: the length of a frame is 30 bits wide, and the ring is reserved as a whole.
+pub const CHANNEL_BYTES_MAX: u64 = 1 << 30;
+
+/// Default ring of a channel: it stays in the cache that belongs to a core.
+pub const CHANNEL_BYTES_DEFAULT: u64 = 1 << 18;
+
 const _: () = assert!(HEADER_BYTES as u64 <= SEGMENT_BYTES_MIN);
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 const _: () = assert!(PUBLISHERS_MAX <= 127);

@@ -26,6 +26,7 @@ pub mod broken;
 pub mod calls;
 mod explore;
 pub mod pool;
+pub mod stream;
 pub mod tokens;
 mod topic;
 

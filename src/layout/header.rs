@@ -19,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shm::place::Region;
 use crate::sync::Ordering::Relaxed;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"WINDLASS");
+/// What every file begins with.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"WINDLASS");
 const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
 const CHECK_AT: usize = 120;
 
@@ -51,6 +52,8 @@ pub enum Kind {
     Queue = 6,
     /// The payloads of a work queue.
     Chunks = 7,
+    /// A channel.
+    Channel = 8,
     /// The control file of a service.
     Service = 9,
     /// The requests and responses of a service.

@@ -3,6 +3,7 @@
 //! `docs/format.md` is the normative description; a test ties it to the files of this room.
 
 pub mod call;
+pub mod channel;
 pub mod chunk;
 #[cfg(not(windlass_loom))]
 pub(crate) mod control;

@@ -3,6 +3,7 @@
 
 pub mod bells;
 pub mod calls;
+pub mod doze;
 pub mod lane;
 pub mod order;
 pub mod pins;
@@ -10,6 +11,7 @@ pub mod pool;
 pub mod reader;
 pub mod recycle;
 pub mod slots;
+pub mod stream;
 pub mod tokens;
 pub mod wake;
 pub mod writer;

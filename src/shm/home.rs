@@ -36,6 +36,7 @@ use super::map::Access;
 use super::place::Region;
 use crate::error::{Error, ErrorKind, Result};
 use directory::Directory;
+pub use memory::new_file as new_memory_file;
 use memory::Memory;
 use std::fmt;
 use std::fs::File;

@@ -39,7 +39,14 @@ use std::sync::{Arc, OnceLock};
 
 /// Whether a file of a group, such as those of one topic, lost pages while this process had it mapped.
 #[derive(Clone, Debug, Default)]
-pub struct Loss(Arc<AtomicBool>);
+pub struct Loss(Arc<Note>);
+
+/// On lines of its own: it is looked at for every message, and beside it somebody may write.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+struct Note {
+    happened: AtomicBool,
+}
 
 impl Loss {
     /// True from the first access on that found nothing behind a page.
@@ -50,14 +57,14 @@ impl Loss {
         compiler_fence(SeqCst);
         // LOST: another thread, which the handler did not run in, sees the note if it saw one of the pages.
         fence(Acquire);
-        self.0.load(Relaxed)
+        self.0.happened.load(Relaxed)
     }
 
     /// Notes a loss if the last word of a file is not the mark that its maker left there: it was cut short, and perhaps
     /// made longer again.
     pub fn probe(&self, last: u64, mark: u64) {
         if last != mark {
-            self.0.store(true, Relaxed);
+            self.0.happened.store(true, Relaxed);
         }
     }
 
@@ -129,7 +136,7 @@ impl Watched {
     ///
     /// If the process cannot be prepared for a fork.
     pub fn new(start: usize, end: usize, writable: bool, loss: &Loss) -> Result<Self> {
-        let note = Arc::as_ptr(&loss.0).expose_provenance();
+        let note = (&raw const loss.0.happened).expose_provenance();
         let extent = Extent { start, end, writable, note };
         let span = sys::while_nobody_forks(|| {
             install();

@@ -24,6 +24,8 @@ pub(crate) mod loss;
 #[cfg(not(windlass_loom))]
 pub(crate) mod map;
 #[cfg(not(windlass_loom))]
+pub(crate) mod named;
+#[cfg(not(windlass_loom))]
 pub(crate) mod node;
 pub mod place;
 pub mod span;

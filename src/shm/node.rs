@@ -27,7 +27,7 @@
 //!
 //! | edge    | `Release`                    | `Acquire`                     | hands over           |
 //! |---------|------------------------------|-------------------------------|----------------------|
-//! | `ALIVE` | fence in `NodeLock::acquire` | fence before the question     | that it is locked    |
+//! | `ALIVE` | fence in `try_lock`          | fence before the question     | that it is locked    |
 //! | `DEATH` | the kernel, ending a process | fence after the kernel's word | what the dead stored |
 //!
 //! They are fences because the number of a node stands in many words, of this and other rooms:
@@ -81,27 +81,16 @@ impl NodeLock {
     pub fn acquire(open: impl FnOnce() -> Result<File>, id: u32) -> Result<Self> {
         let held = Guarded::open(open)?;
         step!("node.lock");
-        loop {
-            match fcntl(held.file(), FcntlArg::F_OFD_SETLK(&byte_of(id, libc::F_WRLCK))) {
-                Ok(_) => {
-                    // ALIVE: pairs with the first fence in `is_alive`. Every store of the number
-                    // comes after the lock.
-                    fence(Ordering::Release);
-                    return Ok(Self { id, held });
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN | Errno::EACCES) => {
-                    return Err(Error::corrupt(
-                        "the control file of the bus",
-                        "its count of nodes",
-                        id,
-                        "a number that no living node has",
-                    ));
-                }
-                Err(error) => {
-                    let what = format!("cannot take the lock of node {id}");
-                    return Err(Error::io(what, error.into()));
-                }
+        match try_lock(held.file(), id) {
+            Ok(true) => Ok(Self { id, held }),
+            Ok(false) => Err(Error::corrupt(
+                "the control file of the bus",
+                "its count of nodes",
+                id,
+                "a number that no living node has",
+            )),
+            Err(error) => {
+                Err(Error::io(format!("cannot take the lock of node {id}"), error.into()))
             }
         }
     }
@@ -132,12 +121,42 @@ impl Drop for NodeLock {
         step!("node.unlock");
         // Released by name, not left to the close: a child that is being forked right now may hold
         // a copy of the open file for an instant longer.
-        let released =
-            fcntl(self.held.file(), FcntlArg::F_OFD_SETLK(&byte_of(self.id, libc::F_UNLCK)));
-        if let Err(error) = released {
+        if let Err(error) = unlock(self.held.file(), self.id) {
             tracing::warn!(%error, node = self.id, "the lock of a node is released late");
         }
     }
+}
+
+/// Takes the lock of byte `id` through `file`, a [`Guarded`] one. False if another open file has it.
+///
+/// # Errors
+///
+/// If the kernel has no locks to give.
+pub fn try_lock(file: &File, id: u32) -> Result<bool, Errno> {
+    loop {
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_of(id, libc::F_WRLCK))) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    // DEATH: whoever had it before is done, or dead: what it stored is seen from here on.
+    fence(Ordering::Acquire);
+    // ALIVE: pairs with the first fence in `is_alive`. Every store of the number comes after the lock.
+    fence(Ordering::Release);
+    Ok(true)
+}
+
+/// Gives the lock of byte `id` back.
+///
+/// # Errors
+///
+/// If the kernel refuses; it takes the lock back when the file is closed.
+pub fn unlock(file: &File, id: u32) -> Result<(), Errno> {
+    // DEATH: pairs with the fence in `try_lock` of the next holder.
+    fence(Ordering::Release);
+    fcntl(file, FcntlArg::F_OFD_SETLK(&byte_of(id, libc::F_UNLCK))).map(drop)
 }
 
 /// Whether a node other than the one that locked through `file`, if any, has number `id` and is
@@ -147,7 +166,7 @@ impl Drop for NodeLock {
 /// alive.
 pub fn is_alive(file: &File, id: u32) -> bool {
     let mut lock = byte_of(id, libc::F_WRLCK);
-    // ALIVE: pairs with the fence in `acquire`. The number was read before; the question comes
+    // ALIVE: pairs with the fence in `try_lock`. The number was read before; the question comes
     // after.
     fence(Ordering::Acquire);
     while let Err(error) = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {

@@ -165,18 +165,19 @@ mod mapped {
 
 #[cfg(windlass_loom)]
 mod modelled {
+    use crate::limits::LINE;
     use crate::sync::{AtomicU32, AtomicU64};
     use loom::cell::UnsafeCell;
     use std::sync::Arc;
 
     struct Memory {
         words: Vec<AtomicU64>,
-        half: AtomicU32,
+        halves: [AtomicU32; 2],
         payload_at: usize,
         payload: Vec<UnsafeCell<u64>>,
     }
 
-    /// A span of modelled memory: an atomic for each 8 bytes, one futex word, and tracked cells for payload.
+    /// A span of modelled memory: an atomic for each 8 bytes, two futex words, and tracked cells for payload.
     ///
     /// In a mapping a payload word and a header word may be the same memory. Here a payload word has both an atomic, so
     /// that stale payload can be mistaken for a header, and a cell, so that the model checker sees who touches it when.
@@ -195,8 +196,8 @@ mod modelled {
         pub fn zeroed(len: usize, payload_at: usize) -> Self {
             let words = (0..len / 8).map(|_| AtomicU64::new(0)).collect();
             let payload = (payload_at / 8..len / 8).map(|_| UnsafeCell::new(0)).collect();
-            let half = AtomicU32::new(0);
-            Self { memory: Arc::new(Memory { words, half, payload_at, payload }) }
+            let halves = [AtomicU32::new(0), AtomicU32::new(0)];
+            Self { memory: Arc::new(Memory { words, halves, payload_at, payload }) }
         }
 
         /// The number of bytes.
@@ -210,9 +211,9 @@ mod modelled {
             &self.memory.words[offset / 8]
         }
 
-        /// The futex word: a modelled region has one, wherever it lies.
-        pub fn half(&self, _offset: usize) -> &AtomicU32 {
-            &self.memory.half
+        /// The futex word: a modelled region has one for the even lines and one for the odd ones.
+        pub fn half(&self, offset: usize) -> &AtomicU32 {
+            &self.memory.halves[offset / LINE % 2]
         }
 
         /// A hint to the processor; nothing in a model.
