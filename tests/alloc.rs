@@ -206,6 +206,37 @@ fn typed_messages_cost_what_the_builder_of_capnp_allocates_and_reading_them_noth
 }
 
 #[test]
+fn a_channel_allocates_nothing() {
+    use windlass::channel::RecvError;
+    let (mut sender, mut receiver) = windlass::channel::pair(4096).expect("there is memory");
+    let patience = Wait::For(Duration::from_millis(2));
+    let count = allocations(|| {
+        for round in 0..ROUNDS {
+            sender.send(&[7; 100]).expect("there is room");
+            let mut loan = sender.loan(200).expect("there is room");
+            loan.fill(8);
+            loan.commit_len(50).expect("it is whole");
+            let mut group = sender.group();
+            group.push(&[9; 20]).expect("there is room");
+            group.build(30, |space| space.fill(10)).expect("there is room");
+            group.commit().expect("it is whole");
+            sender.send_batch([[11; 60], [12; 60]]).expect("there is room");
+            assert_eq!(receiver.try_recv(), Ok(Some(&[7; 100][..])));
+            assert_eq!(receiver.recv(Wait::Block), Ok(Some(&[8; 50][..])));
+            assert_eq!(receiver.batch(9).expect("it is sound").count(), 4);
+            assert_eq!(receiver.try_recv(), Ok(None));
+            if round % 500 == 0 {
+                assert_eq!(receiver.recv(patience).map(drop), Err(RecvError::TimedOut));
+                while sender.try_send(&[1; 500]).is_ok() {}
+                assert!(sender.send_waiting(&[1; 500], patience).is_err());
+                while receiver.try_recv().is_ok_and(|message| message.is_some()) {}
+            }
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
 fn waiting_in_vain_allocates_nothing() {
     let Pair { mut subscriber, .. } = pair("in-vain", |builder| builder);
     let count = allocations(|| {

@@ -9,6 +9,8 @@
 mod canary;
 #[path = "kill/cell.rs"]
 mod cell;
+#[path = "kill/channel.rs"]
+mod channel;
 #[path = "kill/content.rs"]
 mod content;
 #[path = "kill/figures.rs"]
@@ -85,4 +87,10 @@ fn whoever_is_killed_at_any_instant_at_a_queue_loses_and_doubles_nothing() {
 fn whoever_is_killed_or_stopped_at_a_service_holds_nobody_up_and_leaves_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     service::run().expect("the survivors meet no error");
+}
+
+#[test]
+fn whoever_is_killed_or_stopped_at_a_channel_loses_nothing_and_is_succeeded() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    channel::run();
 }

@@ -10,6 +10,7 @@ mod samples;
 mod access;
 mod birth;
 mod calls;
+mod channel;
 mod container;
 mod death;
 mod eviction;

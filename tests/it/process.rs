@@ -43,6 +43,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::access::walls::ROLES,
         super::birth::ROLES,
         super::calls::ROLES,
+        super::channel::ROLES,
         super::container::ROLES,
         super::death::ROLES,
         super::files::disk::ROLES,

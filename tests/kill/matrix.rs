@@ -5,7 +5,7 @@ use crate::figures::{show, Times};
 use crate::points;
 use crate::process::Fate;
 use crate::scenario::{self, Scenario};
-use crate::{queue, service, tokens};
+use crate::{channel, queue, service, tokens};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Mutex;
@@ -25,6 +25,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     (queue::POINTS[1], "the same"),
     (service::POINTS[0], "the same"),
     (service::POINTS[1], "the same"),
+    (channel::POINTS[0], "the same"),
+    (channel::POINTS[1], "the same"),
+    (channel::POINTS[2], "the same"),
+    (channel::POINTS[3], "the same"),
 ];
 
 type Job = (&'static Scenario, Fate);

@@ -6,7 +6,7 @@
 
 use crate::content::{self, Delivery, Ledger};
 use crate::process::{self, say};
-use crate::{jobs, queue, service, tokens};
+use crate::{channel, jobs, queue, service, tokens};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -78,6 +78,7 @@ pub fn play(role: &str) {
         "churn" => churn(&path, &kind),
         tokens::ROLE => tokens::play(&path),
         jobs::GIVE | jobs::WORK => jobs::play(&path, role, &kind, count),
+        role if channel::ROLES.contains(&role) => channel::play(&path, role),
         role if queue::ROLES.contains(&role) => queue::play(&path, role),
         role if service::ROLES.contains(&role) => service::play(&path, role),
         role => panic!("there is no role {role}"),
