@@ -271,6 +271,8 @@ pub enum BenchCommand {
     Queue(BenchArguments),
     /// The round trip of a call, beside a bare cache line and channels of threads, and calls a second
     Call(BenchArguments),
+    /// Messages a second through channels, and handing one over, beside a ring of threads
+    Channel(BenchArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\

@@ -78,6 +78,7 @@ fn benchmark(command: BenchCommand) -> ExitCode {
         BenchCommand::Fanout(arguments) => (Bench::Fanout, arguments),
         BenchCommand::Queue(arguments) => (Bench::Queue, arguments),
         BenchCommand::Call(arguments) => (Bench::Call, arguments),
+        BenchCommand::Channel(arguments) => (Bench::Channel, arguments),
     };
     let BenchArguments { cores, repetitions, quick, baselines, json } = arguments;
     bench::run(bench, &bench::Options { cores, repetitions, quick, baselines, json })

@@ -9,6 +9,7 @@
 //!   latency · throughput · fanout     what is measured, and the tables
 //!   queue                             work queues, beside those of threads
 //!   call                              round trips of calls, beside pairs of channels
+//!   channel                           channels, beside a ring of threads
 //!   driver ─ wire ─ peer              two processes, one tells the other what to do
 //!   transport                         what a transport offers, and the loops over messages
 //!   windlass · bare_ring · unix       the transports
@@ -21,6 +22,7 @@
 
 mod bare_ring;
 mod call;
+mod channel;
 mod cores;
 mod driver;
 mod failure;
@@ -68,6 +70,8 @@ pub enum Bench {
     Queue,
     /// Round trips of calls.
     Call,
+    /// Channels.
+    Channel,
 }
 
 /// How to run it.
@@ -96,6 +100,7 @@ pub fn run(bench: Bench, options: &Options) -> ExitCode {
         Bench::Fanout => fanout::run(&run),
         Bench::Queue => queue::run(&run),
         Bench::Call => call::run(&run),
+        Bench::Channel => channel::run(&run),
     });
     exit(result)
 }
@@ -103,8 +108,14 @@ pub fn run(bench: Bench, options: &Options) -> ExitCode {
 /// What a process does that was started with [`ROLE`] in its environment, instead of reading its
 /// arguments.
 pub fn child_main() -> ExitCode {
-    let worker = std::env::var_os(ROLE).is_some_and(|role| role == queue::WORKER);
-    exit(if worker { queue::worker_main() } else { peer::main() })
+    let role = std::env::var_os(ROLE).unwrap_or_default();
+    exit(if role == queue::WORKER {
+        queue::worker_main()
+    } else if role == channel::HELPER {
+        channel::helper_main()
+    } else {
+        peer::main()
+    })
 }
 
 fn exit(result: Result<()>) -> ExitCode {
