@@ -253,17 +253,21 @@ impl Calls {
     }
 
     /// Caller: begins to fetch response `index` of `bytes` bytes, and what comes after the last one: the end of the
-    /// call, and the next request in its place. A hint.
+    /// call, and in its place the next request, of about as many bytes as `next` says. A hint.
     #[inline]
-    pub fn fetch_response(&self, asked: &Asked, index: u64, bytes: usize, is_last: bool) {
+    pub fn fetch_response(&self, asked: Asked, index: u64, bytes: usize, next: Option<usize>) {
         if bytes > INLINE_BYTES_MAX {
             let at = self.parts.part_at(asked.call(), index) + PAYLOAD_AT;
             self.parts.region.fetch_to_read(at);
             self.parts.region.fetch_to_read(at + (bytes - 1).min(SECOND_LINE));
         }
-        if is_last {
+        if let Some(next) = next {
+            let request = self.parts.request_at(asked.call());
             self.words.fetch_to_write(self.at + asked.call() * STRIDE);
-            self.parts.region.fetch_to_write(self.parts.request_at(asked.call()));
+            self.parts.region.fetch_to_write(request);
+            if next > SECOND_LINE {
+                self.parts.region.fetch_to_write(request + SECOND_LINE);
+            }
         }
     }
 

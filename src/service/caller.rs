@@ -367,7 +367,8 @@ impl<'a> Open<'a> {
         let end = part.end();
         let is_over = end != End::More;
         self.end = if is_over { OVER } else { GOES_ON };
-        caller.calls.fetch_response(&self.asked, self.index, len, is_over);
+        let next = is_over.then_some(caller.estimate.get());
+        caller.calls.fetch_response(self.asked, self.index, len, next);
         let payload = space::response(&caller.calls, &self.asked, self.index, len);
         self.index += 1;
         match end {
