@@ -51,6 +51,8 @@
 //! A [`Queue`] is the other kind of stream: every message goes to one [`Consumer`], which acknowledges it, and to
 //! another one if the first dies. A [`TokenQueue`] is its ring alone, for those who bring their own memory.
 //!
+//! A [`Service`] is request and response: a [`Client`] calls, and whichever [`Server`] is free first answers.
+//!
 //! # Guarantees
 //!
 //! * **Whole or not at all.** A message is visible completely or not yet. A loan that is dropped, or whose process

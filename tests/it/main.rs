@@ -30,6 +30,7 @@ mod process;
 mod queue;
 mod raw;
 mod service;
+mod service_files;
 mod shortened;
 mod sleepers;
 mod tidy;
