@@ -50,7 +50,7 @@ weakened() {
   cp -r ../src ../Cargo.toml "$copy/"
   cp -r ../tests "$copy/"
   mkdir -p "$copy/benches" "$copy/examples"
-  cp -r ../benches/topics.rs "$copy/benches/"
+  cp ../benches/*.rs "$copy/benches/"
   cp ../README.md "$copy/"
   sed -i '/^members\|^default-members/d' "$copy/Cargo.toml"
   cp -r Cargo.toml Cargo.lock src tests fuzz_targets "$copy/fuzz/"
