@@ -26,9 +26,6 @@ const TAKES_PER_ROUND: u32 = 256;
 /// Messages without a wait from which on the queue is busy.
 const BUSY_STREAK: u32 = 64;
 
-/// Spin hints of a consumer of a busy queue that comes near to its end.
-const NEAR_PAUSE: u32 = 200;
-
 /// Messages between two waits that are counted.
 const STREAK_MAX: u32 = 4096;
 
@@ -131,7 +128,7 @@ impl<T: Payload> Consumer<T> {
     #[inline]
     fn let_run(&self) {
         if self.streak.get() >= BUSY_STREAK && self.core.pool.tokens().is_near(&self.cursor) {
-            (0..NEAR_PAUSE).for_each(|_| std::hint::spin_loop());
+            self.core.let_run();
         }
     }
 

@@ -38,6 +38,9 @@ pub struct Core {
     pub loss: Loss,
 }
 
+/// Most spin hints for which whoever is near to the others lets them run ahead.
+const RUN_PAUSE_MAX: usize = 200;
+
 /// What a round found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Round {
@@ -166,6 +169,13 @@ impl Core {
     pub fn probe(&self, others: impl IntoIterator<Item = u64>) {
         self.loss.probe(self.control.last(), self.identity);
         others.into_iter().for_each(|last| self.loss.probe(last, self.identity));
+    }
+
+    /// Lets those at the other end run ahead, for some microseconds: a small part of the time that it takes to fill or
+    /// to empty the queue.
+    pub fn let_run(&self) {
+        let hints = (self.pool.len() / 4).min(RUN_PAUSE_MAX);
+        (0..hints).for_each(|_| std::hint::spin_loop());
     }
 
     /// Refuses to act on what was read if a file of the queue lost pages: they read as zeroes.

@@ -21,6 +21,12 @@ use std::time::{Duration, Instant};
 /// Chunks among which the next one is looked for first.
 const NEAR: usize = 4;
 
+/// How far ahead a producer looks for consumers that are near.
+const NEAR_CHUNKS: usize = 32;
+
+/// Chunks between two such looks.
+const CHUNKS_PER_LOOK: usize = 8;
+
 /// Looks of a waiting producer among near chunks to one among all.
 const TURNS_PER_SEARCH: u32 = 32;
 
@@ -93,6 +99,9 @@ impl<T: Payload> Producer<T> {
             let max = self.payload_bytes_max() as u64;
             return Err(EnqueueError::TooLarge { need: bytes as u64, max });
         };
+        if !patience.is_over() && self.is_near(class) {
+            self.core.let_run();
+        }
         match self.claim_near(class) {
             Some(held) if !self.core.loss.happened() => Ok(held),
             Some(_) => Err(EnqueueError::Corrupt),
@@ -113,6 +122,20 @@ impl<T: Payload> Producer<T> {
         let held = near.or_else(around)?;
         self.hints[class] = held.chunk + 1;
         Some(held)
+    }
+
+    /// Whether the chunks that come soon are still somebody's: then consumers are at work close ahead, in lines that
+    /// both would tear out of each other's caches. Looked at now and then.
+    #[inline]
+    fn is_near(&self, class: usize) -> bool {
+        let (soon, range) = (self.hints[class] + NEAR_CHUNKS, self.core.shape.range(class));
+        soon.is_multiple_of(CHUNKS_PER_LOOK)
+            && range.len() >= 4 * NEAR_CHUNKS
+            && !self
+                .core
+                .pool
+                .look(if soon < range.end { soon } else { soon - range.len() })
+                .is(State::Free)
     }
 
     /// Any free chunk.
@@ -139,6 +162,11 @@ impl<T: Payload> Producer<T> {
                 return Err(EnqueueError::Corrupt);
             }
             self.check()?;
+            // Who may wait lets the consumers run ahead first: a chunk that is taken as soon as it is free is taken out
+            // of the cache of the consumer that is about to free the next one.
+            if !patience.is_over() {
+                self.core.let_run();
+            }
             // What is said to be full is: the last look is one among all.
             let is_over = turn > 0 && !pause.wait(patience);
             let far = is_over || turn % TURNS_PER_SEARCH == 0;

@@ -57,6 +57,9 @@ use std::cell::Cell;
 /// Highest place: decades of tokens at any speed. A hint beyond it was written by nobody who uses the ring.
 pub const PLACE_MAX: u64 = u64::MAX >> 2;
 
+/// How far ahead a consumer looks for producers that are near.
+const NEAR_PLACES: u64 = 32;
+
 /// Places in a block, if the ring has as many: a line of slots.
 const BLOCK_PLACES: u64 = 8;
 
@@ -261,7 +264,7 @@ impl Tokens {
             return false;
         }
         // Relaxed: a guess.
-        let last = place + self.block_mask;
+        let last = place + NEAR_PLACES.min(self.capacity / 4);
         self.form.filled_in(self.slot(last).load(Relaxed), self.lap(last)).is_none()
     }
 

@@ -240,7 +240,24 @@ pub fn exit_of(queue: &::windlass::Queue<Raw>, contestant: Contestant) -> Result
     })
 }
 
+#[inline]
+fn fill(to: &mut [u8], message: &Message) {
+    for (to, word) in to.chunks_exact_mut(8).zip(message) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
 impl Entrance for Producer<Raw> {
+    /// Waits for a chunk as the library does.
+    fn produce(&mut self, producer: u64, count: u64, _pauses: u32) -> Result<()> {
+        for number in 0..count {
+            let mut loan = self.loan(size_of::<Message>()).during("cannot borrow a chunk")?;
+            fill(&mut loan, &message(producer, number));
+            loan.enqueue().during("cannot enter a message")?;
+        }
+        Ok(())
+    }
+
     #[inline]
     fn try_enter(&mut self, message: &Message) -> Result<bool> {
         let mut loan = match self.try_loan(size_of::<Message>()) {
@@ -248,9 +265,7 @@ impl Entrance for Producer<Raw> {
             Err(::windlass::EnqueueError::Full { .. }) => return Ok(false),
             Err(error) => return Err(Failure::new(format!("cannot borrow a chunk: {error}"))),
         };
-        for (to, word) in loan.chunks_exact_mut(8).zip(message) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
+        fill(&mut loan, message);
         loan.enqueue().during("cannot enter a message")?;
         Ok(true)
     }

@@ -376,9 +376,9 @@ impl Report {
         }
         table.print();
         report::say(format_args!(
-            "\nEverybody waits in the same two ways between two looks, {PAUSES:?} pauses, and the \
-             better counts.\nWindlass across processes takes and acknowledges; the others only \
-             take."
+            "\nWindlass waits as the library does (in batches: {PAUSES:?} pauses between two looks, the \
+             better counts),\nthe others with {PAUSES:?} pauses, the better counts. Windlass takes \
+             and acknowledges; the others\nonly take."
         ));
     }
 }
