@@ -17,7 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   windlass demo                        five processes, two of them killed, every message checked
   windlass demo --seconds 30 --json    the same for longer, as one JSON object
-  windlass list                        the topics and queues of the bus `default`
+  windlass list                        what is on the bus `default`
   windlass info readings --bus market  who publishes, who reads, who is behind, who blocks
   windlass queue info jobs             how deep it is, who works on what
   windlass doctor --bus market         repair what dead processes left behind
@@ -44,7 +44,7 @@ pub enum Command {
     /// Run publishers and subscribers on real data, kill some of them, and check every message
     #[command(long_about = DEMO_HELP)]
     Demo(DemoArguments),
-    /// List the topics and queues of a bus
+    /// List the topics, queues and services of a bus
     List(ListArguments),
     /// Show one topic: options, publishers, subscribers, lag, counters, who blocks
     Info(InfoArguments),
@@ -57,7 +57,7 @@ pub enum Command {
     /// Run everything at once while processes are killed and stopped, and give a verdict
     #[command(long_about = SOAK_HELP)]
     Soak(SoakArguments),
-    /// Measure latency, throughput, fan-out and queues on this machine
+    /// Measure latency, throughput, fan-out, queues, channels and calls on this machine
     #[command(subcommand)]
     Bench(BenchCommand),
     /// A publisher of the demo
