@@ -3,7 +3,7 @@
 mod member;
 mod services;
 
-pub(crate) use member::{new_identity, Member, Process};
+pub(crate) use member::{new_identity, Living, Member, Process};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};

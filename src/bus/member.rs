@@ -5,6 +5,7 @@ use crate::shm::home::{Folder, Home};
 use crate::shm::loss::Loss;
 use crate::shm::node::{Node, NodeLock, NodeTable};
 use crate::shm::sys;
+use std::cell::Cell;
 use std::fmt;
 
 /// This process's membership of a bus: a node. It lives until the last handle that was made through it is dropped.
@@ -93,5 +94,37 @@ impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = if self.is_elsewhere { " in another PID namespace" } else { "" };
         write!(f, "process {}{place}", self.pid)
+    }
+}
+
+/// Nodes whose fate a round remembers; it asks the kernel again after others.
+const REMEMBERED: usize = 16;
+
+/// The nodes that were asked after in one round, a handful of them, without an allocation.
+pub struct Living<'a> {
+    member: &'a Member,
+    known: Cell<[(u32, bool); REMEMBERED]>,
+    count: Cell<usize>,
+}
+
+impl<'a> Living<'a> {
+    /// Nobody was asked after yet.
+    pub fn new(member: &'a Member) -> Self {
+        Self { member, known: Cell::new([(0, false); REMEMBERED]), count: Cell::new(0) }
+    }
+
+    /// Whether a node lives, or did when it was asked after first.
+    pub fn is_alive(&self, node: u32) -> bool {
+        let (mut known, count) = (self.known.get(), self.count.get());
+        if let Some((_, alive)) = known[..count].iter().find(|(known, _)| *known == node) {
+            return *alive;
+        }
+        let alive = self.member.is_alive(node);
+        if let Some(free) = known.get_mut(count) {
+            *free = (node, alive);
+            self.known.set(known);
+            self.count.set(count + 1);
+        }
+        alive
     }
 }

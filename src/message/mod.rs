@@ -9,6 +9,9 @@ pub use compat::check_schemas;
 pub use schema::schema_name;
 pub use segments::{FrameSegments, Malformed};
 
+use crate::error::{Error, Result};
+use crate::shm::place::Region;
+use crate::sync::Ordering::Relaxed;
 use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions, TypedBuilder};
 
 /// How deep pointers may nest.
@@ -41,6 +44,26 @@ pub fn shortened() -> capnp::Error {
 #[inline]
 pub fn reader(segments: FrameSegments<'_>) -> Reader<FrameSegments<'_>> {
     Reader::new(segments, reader_options())
+}
+
+/// The schema of `len` bytes that a control file, which is `what`, stores at byte `at`, checked against its checksum.
+pub fn stored_schema(
+    control: &Region,
+    at: usize,
+    len: usize,
+    crc: u32,
+    what: &str,
+) -> Result<Vec<u8>> {
+    let words = (at..at + len.next_multiple_of(8)).step_by(8);
+    // Relaxed: static since before the file had its name.
+    let mut bytes: Vec<u8> =
+        words.flat_map(|at| control.word(at).load(Relaxed).to_le_bytes()).collect();
+    bytes.truncate(len);
+    let found = crc32fast::hash(&bytes);
+    if found != crc {
+        return Err(Error::corrupt(what, "the schema checksum", found, crc));
+    }
+    Ok(bytes)
 }
 
 /// A validated copy: the bytes are copied first, so that nobody can change them, and walked whole

@@ -1,13 +1,14 @@
 //! What all handles of one open queue share within a process.
 
-use crate::bus::Member;
+use crate::bus::{Living, Member};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::chunk::State;
 use crate::layout::header::{Header, Kind};
 use crate::layout::queue::{self as layout, Shape};
 use crate::limits::{self, CONTROL_BYTES_MAX};
 use crate::queue::space::Data;
-use crate::ring::bells::{Bells, Pick};
+use crate::queue::waking;
+use crate::ring::bells::Bells;
 use crate::ring::pins::Pins;
 use crate::ring::pool::{Pool, Repaired};
 use crate::ring::slots::{Claimed, Slots};
@@ -18,7 +19,7 @@ use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::place::Region;
 use crate::shm::sys;
-use crate::sync::{fence, Ordering::*};
+use crate::sync::Ordering::*;
 use std::sync::Arc;
 
 /// One open queue.
@@ -50,21 +51,6 @@ pub struct Round {
     pub ready: usize,
     /// Messages that were delivered as often as they may be.
     pub died: usize,
-}
-
-/// The nodes that were asked after in one round.
-#[derive(Default)]
-struct Living(Vec<(u32, bool)>);
-
-impl Living {
-    fn is_alive(&mut self, member: &Member, node: u32) -> bool {
-        if let Some((_, alive)) = self.0.iter().find(|(known, _)| *known == node) {
-            return *alive;
-        }
-        let alive = member.is_alive(node);
-        self.0.push((node, alive));
-        alive
-    }
 }
 
 impl Core {
@@ -116,18 +102,15 @@ impl Core {
 
     /// The schema that the queue stores, checked against its checksum.
     pub fn schema_bytes(&self) -> Result<Vec<u8>> {
-        let (at, len) = (self.shape.schema_at(), self.shape.schema_bytes as usize);
-        let words = (at..at + len.next_multiple_of(8)).step_by(8);
-        // Relaxed: static since before the file had its name.
-        let mut bytes: Vec<u8> =
-            words.flat_map(|at| self.control.word(at).load(Relaxed).to_le_bytes()).collect();
-        bytes.truncate(len);
-        let crc = crc32fast::hash(&bytes);
-        if crc != self.shape.schema_crc {
-            let what = format!("{}/control", self.folder);
-            return Err(Error::corrupt(what, "the schema checksum", crc, self.shape.schema_crc));
-        }
-        Ok(bytes)
+        let (shape, what) = (&self.shape, format!("{}/control", self.folder));
+        let len = shape.schema_bytes as usize;
+        crate::message::stored_schema(
+            &self.control,
+            shape.schema_at(),
+            len,
+            shape.schema_crc,
+            &what,
+        )
     }
 
     /// Maps the payloads, for slices with `access`.
@@ -259,43 +242,12 @@ impl Core {
     #[inline]
     pub fn announce(&self) {
         if self.bells.hint().is_set() {
-            self.wake_one();
+            self.count(layout::WOKEN_AT, waking::wake_one(&self.bells));
         }
     }
 
-    #[cold]
-    fn wake_one(&self) {
-        loop {
-            match self.bells.pick() {
-                Pick::Nobody => return,
-                Pick::One(slot) => {
-                    self.bells.wake(slot);
-                    step!("wake.futex");
-                    // Nobody waits there if its owner is dead, or has not fallen asleep yet and looks again.
-                    if sys::futex_wake_all(self.slots.futex(slot)) > 0 {
-                        self.count(layout::WOKEN_AT, 1);
-                        return;
-                    }
-                }
-                Pick::Everybody => {
-                    if !sys::barrier() {
-                        // SLEEP: producers fence where the barrier is missing.
-                        fence(SeqCst);
-                    }
-                    return self.wake_everybody();
-                }
-            }
-        }
-    }
-
-    /// Wakes all consumers that sleep.
     fn wake_everybody(&self) {
-        for slot in (0..self.slots.high()).filter(|slot| self.bells.rouse(*slot)) {
-            self.bells.wake(slot);
-            step!("wake.futex");
-            sys::futex_wake_all(self.slots.futex(slot));
-        }
-        self.count(layout::WOKEN_AT, 1);
+        self.count(layout::WOKEN_AT, waking::wake_everybody(&self.bells));
     }
 
     /// Looks for what the dead left and for what is due, unless somebody did so a moment ago.
@@ -323,7 +275,7 @@ impl Core {
     /// Looks for what the dead left and for what is due at the time `now`.
     pub fn round(&self, now: u64) -> Round {
         let (mut round, mut again) = (Round::default(), 0);
-        let (mut living, node) = (Living::default(), self.member.node());
+        let (living, node) = (Living::new(&self.member), self.member.node());
         for chunk in 0..self.pool.len() {
             let seen = self.pool.look(chunk);
             let owned = match seen.state() {
@@ -341,7 +293,7 @@ impl Core {
                 }
                 Some(State::Free | State::Dead) | None => false,
             };
-            if !owned || living.is_alive(&self.member, seen.node()) {
+            if !owned || living.is_alive(seen.node()) {
                 continue;
             }
             match self.pool.repair(chunk, seen, node) {

@@ -10,6 +10,7 @@ mod producer;
 mod space;
 mod typed;
 mod untyped;
+pub(crate) mod waking;
 mod watch;
 
 pub use consumer::{Batch as JobBatch, Consumer, Job};

@@ -129,13 +129,11 @@ impl<T: Payload> Producer<T> {
     #[inline]
     fn is_near(&self, class: usize) -> bool {
         let (soon, range) = (self.hints[class] + NEAR_CHUNKS, self.core.shape.range(class));
-        soon.is_multiple_of(CHUNKS_PER_LOOK)
-            && range.len() >= 4 * NEAR_CHUNKS
-            && !self
-                .core
-                .pool
-                .look(if soon < range.end { soon } else { soon - range.len() })
-                .is(State::Free)
+        if !soon.is_multiple_of(CHUNKS_PER_LOOK) || range.len() < 4 * NEAR_CHUNKS {
+            return false;
+        }
+        let soon = if soon < range.end { soon } else { soon - range.len() };
+        !self.core.pool.look(soon).is(State::Free)
     }
 
     /// Any free chunk.
@@ -148,8 +146,8 @@ impl<T: Payload> Producer<T> {
 
     #[cold]
     fn wait_for(&mut self, class: usize, patience: Patience) -> Result<Held, EnqueueError> {
-        let mut pause = Pause::new();
-        for turn in 0u32.. {
+        let (mut pause, mut turn) = (Pause::new(), 0u32);
+        loop {
             // Who is hindered heals, and looks everywhere: at once, and every few milliseconds again. All that is read
             // meanwhile is taken out of the caches of those who work.
             let looked = self.looked.map(|looked| looked.elapsed());
@@ -177,8 +175,8 @@ impl<T: Payload> Producer<T> {
             if is_over || patience.is_over() {
                 return Err(EnqueueError::Full { class: self.core.usage(class) });
             }
+            turn = turn.wrapping_add(1);
         }
-        unreachable!("an endless range does not end")
     }
 
     /// Commits a loan.

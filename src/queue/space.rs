@@ -36,7 +36,7 @@ impl Data {
     /// A line that was only read is shared by two caches, and the next producer to write it has to wait until the other
     /// cache has given it up, at its next barrier; nothing that it could do before helps. A line that was written
     /// belongs to one cache and comes with everything else. On the processors where this was measured it makes a
-    /// producer twice as fast (six times if the cores share no cache) and costs the consumer nothing.
+    /// producer nearly twice as fast and costs the consumer next to nothing.
     #[inline]
     pub fn own(&self, held: &Held, len: usize) {
         let (at, _) = self.shape.payload(held.chunk);

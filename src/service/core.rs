@@ -1,11 +1,12 @@
 //! What all handles of one open service share within a process.
 
-use crate::bus::Member;
+use crate::bus::{Living, Member};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind};
 use crate::layout::service::{self as layout, Shape};
 use crate::limits::{self, CONTROL_BYTES_MAX};
-use crate::ring::bells::{Bells, Pick};
+use crate::queue::waking;
+use crate::ring::bells::Bells;
 use crate::ring::calls::{Calls, Outcome, Parts};
 use crate::ring::pins::Pins;
 use crate::ring::slots::{Claimed, Slots};
@@ -16,8 +17,7 @@ use crate::shm::loss::Loss;
 use crate::shm::map::{self, Access};
 use crate::shm::place::Region;
 use crate::shm::sys;
-use crate::sync::{fence, Ordering::*};
-use std::cell::Cell;
+use crate::sync::Ordering::*;
 use std::sync::Arc;
 
 /// One open service.
@@ -47,36 +47,6 @@ pub struct Round {
     pub ready: usize,
     /// Calls that will not be answered.
     pub died: usize,
-}
-
-/// Nodes whose fate a round remembers; it asks the kernel again after others.
-const REMEMBERED: usize = 16;
-
-/// The nodes that were asked after in one round, a handful of them, without an allocation.
-struct Living<'a> {
-    member: &'a Member,
-    known: Cell<[(u32, bool); REMEMBERED]>,
-    count: Cell<usize>,
-}
-
-impl<'a> Living<'a> {
-    fn new(member: &'a Member) -> Self {
-        Self { member, known: Cell::new([(0, false); REMEMBERED]), count: Cell::new(0) }
-    }
-
-    fn is_alive(&self, node: u32) -> bool {
-        let (mut known, count) = (self.known.get(), self.count.get());
-        if let Some((_, alive)) = known[..count].iter().find(|(known, _)| *known == node) {
-            return *alive;
-        }
-        let alive = self.member.is_alive(node);
-        if let Some(free) = known.get_mut(count) {
-            *free = (node, alive);
-            self.known.set(known);
-            self.count.set(count + 1);
-        }
-        alive
-    }
 }
 
 impl Core {
@@ -122,18 +92,8 @@ impl Core {
     /// The schema of requests (0) or responses (1) that the service stores, checked against its checksum.
     pub fn schema_bytes(&self, which: usize) -> Result<Vec<u8>> {
         let stored = self.shape.schemas[which];
-        let (at, len) = (self.shape.schema_at(which), stored.bytes as usize);
-        let words = (at..at + len.next_multiple_of(8)).step_by(8);
-        // Relaxed: static since before the file had its name.
-        let mut bytes: Vec<u8> =
-            words.flat_map(|at| self.control.word(at).load(Relaxed).to_le_bytes()).collect();
-        bytes.truncate(len);
-        let crc = crc32fast::hash(&bytes);
-        if crc != stored.crc {
-            let what = format!("{}/control", self.folder);
-            return Err(Error::corrupt(what, "a schema checksum", crc, stored.crc));
-        }
-        Ok(bytes)
+        let (at, what) = (self.shape.schema_at(which), format!("{}/control", self.folder));
+        crate::message::stored_schema(&self.control, at, stored.bytes as usize, stored.crc, &what)
     }
 
     /// Maps requests and responses, and with them the calls.
@@ -280,39 +240,12 @@ impl Core {
     }
 
     /// Wakes one of those who may be asleep.
-    #[cold]
     pub fn wake_one(&self, bells: &Bells) {
-        loop {
-            match bells.pick() {
-                Pick::Nobody => return,
-                Pick::One(slot) => {
-                    bells.wake(slot);
-                    step!("wake.futex");
-                    // Nobody waits there if its owner is dead, or has not fallen asleep yet and looks again.
-                    if sys::futex_wake_all(bells.slots().futex(slot)) > 0 {
-                        self.count(layout::WOKEN_AT, 1);
-                        return;
-                    }
-                }
-                Pick::Everybody => {
-                    if !sys::barrier() {
-                        // SLEEP: whoever wakes fences where the barrier is missing.
-                        fence(SeqCst);
-                    }
-                    return self.wake_everybody(bells);
-                }
-            }
-        }
+        self.count(layout::WOKEN_AT, waking::wake_one(bells) as usize);
     }
 
     fn wake_everybody(&self, bells: &Bells) {
-        let slots = bells.slots();
-        for slot in (0..slots.high()).filter(|slot| bells.rouse(*slot)) {
-            bells.wake(slot);
-            step!("wake.futex");
-            sys::futex_wake_all(slots.futex(slot));
-            self.count(layout::WOKEN_AT, 1);
-        }
+        self.count(layout::WOKEN_AT, waking::wake_everybody(bells) as usize);
     }
 
     /// Looks for what the dead left, unless somebody did so a moment ago.

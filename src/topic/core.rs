@@ -105,18 +105,15 @@ impl Core {
 
     /// The schema that the topic stores, checked against its checksum.
     pub fn schema_bytes(&self) -> Result<Vec<u8>> {
-        let (at, len) = (self.shape.schema_at(), self.shape.schema_bytes as usize);
-        let words = (at..at + len.next_multiple_of(8)).step_by(8);
-        // Relaxed: static since before the file had its name.
-        let mut bytes: Vec<u8> =
-            words.flat_map(|at| self.control.word(at).load(Relaxed).to_le_bytes()).collect();
-        bytes.truncate(len);
-        let crc = crc32fast::hash(&bytes);
-        if crc != self.shape.schema_crc {
-            let what = format!("{}/control", self.folder);
-            return Err(Error::corrupt(what, "the schema checksum", crc, self.shape.schema_crc));
-        }
-        Ok(bytes)
+        let (shape, what) = (&self.shape, format!("{}/control", self.folder));
+        let len = shape.schema_bytes as usize;
+        crate::message::stored_schema(
+            &self.control,
+            shape.schema_at(),
+            len,
+            shape.schema_crc,
+            &what,
+        )
     }
 
     /// Looks whether files are still as long as they were made: the control file, and those whose last words are given.

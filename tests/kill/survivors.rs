@@ -3,7 +3,7 @@
 use crate::content::{self, Ledger};
 use crate::role;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -89,7 +89,7 @@ impl Survivors {
 
     /// Ends the publisher.
     pub fn hush(&mut self) {
-        self.halt.store(true, SeqCst);
+        self.halt.store(true, Relaxed);
         if let Some(publisher) = self.publisher.take() {
             publisher.join().expect("a publisher does not panic");
         }
@@ -99,7 +99,7 @@ impl Survivors {
     /// the last one.
     pub fn end(mut self, total: u64, publish: impl FnOnce()) -> (Vec<Ledger>, Vec<Note>) {
         self.hush();
-        self.total.store(total, SeqCst);
+        self.total.store(total, Relaxed);
         publish();
         let watchers = self.watchers.drain(..);
         let ledgers =
@@ -110,8 +110,8 @@ impl Survivors {
 
 impl Drop for Survivors {
     fn drop(&mut self) {
-        self.halt.store(true, SeqCst);
-        self.total.store(0, SeqCst);
+        self.halt.store(true, Relaxed);
+        self.total.store(0, Relaxed);
     }
 }
 
@@ -155,7 +155,7 @@ fn watch(
             }
             Err(error) => return Err(error.into()),
         }
-        let total = total.load(SeqCst);
+        let total = total.load(Relaxed);
         if ledger.received + ledger.missed >= total {
             return Ok(());
         }
@@ -176,13 +176,13 @@ fn publish(
     let mut publisher = role::topic(&bus, kind)?.publisher()?;
     notes.send(Note::Ready)?;
     let mut flows = false;
-    while !halt.load(SeqCst) {
+    while !halt.load(Relaxed) {
         match demands.recv_timeout(Duration::from_millis(2)) {
             Ok(Demand::Ping(tag)) => send(&mut publisher, tag, notes, halt)?,
             Ok(Demand::Laps(laps)) => {
                 let lane = u64::from(role::SEGMENTS) * role::SEGMENT_BYTES;
                 let mut left = (laps * lane) as i64;
-                while left > 0 && !halt.load(SeqCst) {
+                while left > 0 && !halt.load(Relaxed) {
                     left -= content::size_of(publisher.sequence()) as i64;
                     send(&mut publisher, 0, notes, halt)?;
                 }
@@ -209,7 +209,7 @@ fn send(
 ) -> Outcome {
     let message = content::message(publisher.lane(), publisher.sequence(), tag);
     let since = Instant::now();
-    while !halt.load(SeqCst) {
+    while !halt.load(Relaxed) {
         let began = Instant::now();
         match publisher.publish_timeout(&message, Duration::from_millis(120)) {
             Ok(_) => return Ok(()),
