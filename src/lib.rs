@@ -114,6 +114,8 @@ mod bus;
 pub mod channel;
 #[cfg(not(windlass_loom))]
 mod error;
+#[cfg(not(windlass_loom))]
+mod log;
 #[cfg(not(any(windlass_loom, feature = "rooms")))]
 mod message;
 #[cfg(not(windlass_loom))]
@@ -176,9 +178,9 @@ pub use service::{
 pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
-    Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,
+    Append, Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,
     PublisherInfo, Raw, Receipt, RecvError, Start, StreamChunk, Subscriber, SubscriberInfo,
-    SubscriberState, Topic, TopicBuilder, TopicInfo, View, Wait, WeakView,
+    SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, View, Wait, WeakView,
 };
 
 #[cfg(doctest)]

@@ -47,6 +47,16 @@ pub const ORDER_SLOTS_MAX: u64 = 1 << 27;
 /// Default number of slots of an order log: one mebibyte.
 pub const ORDER_SLOTS_DEFAULT: u64 = 1 << 17;
 
+/// Largest segment of a log: the numbers of the records of one segment must fit the 24 bits that a record has for them,
+/// however small they are.
+pub const LOG_SEGMENT_BYTES_MAX: u64 = 1 << 28;
+
+/// Default segment of a log: few files, and a recovery that looks at little.
+pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Places of a piece of the order of a log: a mebibyte of them; in a model two.
+pub const PLACES: u64 = if cfg!(windlass_loom) { 2 } else { 1 << 17 };
+
 /// Largest control file. A larger one means options that nobody meant.
 pub const CONTROL_BYTES_MAX: u64 = 256 << 20;
 
@@ -155,6 +165,7 @@ pub const CHANNEL_BYTES_DEFAULT: u64 = 1 << 18;
 
 const _: () = assert!(HEADER_BYTES as u64 <= SEGMENT_BYTES_MIN);
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
+const _: () = assert!(LOG_SEGMENT_BYTES_MAX / (24) < 1 << 24);
 const _: () = assert!(PUBLISHERS_MAX <= 127);
 const _: () = assert!(ORDER_SLOTS_MIN >= 2 * PUBLISHERS_MAX as u64);
 const _: () = assert!(SEGMENTS_MAX as usize * 8 + 1024 <= HEADER_BYTES);

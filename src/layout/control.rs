@@ -1,7 +1,7 @@
 //! The control file of a topic: options, leases, subscriber slots, pins, schema.
 //!
 //! ```text
-//!   header page │ topic words │ lane leases │ subscriber slots │ pins │ schema
+//!   header page │ topic words │ lane leases │ subscriber slots │ pins │ words of a log │ schema
 //! ```
 //!
 //! Every member of the topic maps it writable; the data of the lanes is elsewhere.
@@ -9,6 +9,7 @@
 use crate::error::{Error, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{self, HEADER_BYTES, LINE};
+use crate::ring::log;
 use crate::ring::pins::Pins;
 use crate::ring::slots::Slots;
 
@@ -50,6 +51,8 @@ pub struct Shape {
     pub prefault: bool,
     /// Whether messages are Cap'n Proto of a stored schema.
     pub typed: bool,
+    /// Whether the lanes and the order are those of a log.
+    pub durable: bool,
     /// Lanes.
     pub publishers_max: u32,
     /// Subscriber slots.
@@ -76,7 +79,8 @@ impl Shape {
         let flags = u64::from(self.reliable)
             | u64::from(self.ordered) << 1
             | u64::from(self.prefault) << 2
-            | u64::from(self.typed) << 3;
+            | u64::from(self.typed) << 3
+            | u64::from(self.durable) << 4;
         let fields: [u64; FIELDS] = [
             flags,
             u64::from(self.publishers_max),
@@ -109,6 +113,7 @@ impl Shape {
             ordered: flags & 2 != 0,
             prefault: flags & 4 != 0,
             typed: flags & 8 != 0,
+            durable: flags & 16 != 0,
             publishers_max: within("publishers_max", publishers, 1, limits::PUBLISHERS_MAX.into())?
                 as u32,
             subscribers_max: within(
@@ -135,15 +140,24 @@ impl Shape {
             schema_bytes: within("schema_bytes", schema_bytes, 0, limits::SCHEMA_BYTES_MAX as u64)?,
             schema_crc: within("schema_crc", schema_crc, 0, u32::MAX.into())? as u32,
         };
-        if shape.ordered && shape.order_slots < limits::ORDER_SLOTS_MIN {
+        let has_ring = shape.ordered && !shape.durable;
+        if shape.durable && (!shape.ordered || shape.reliable || shape.order_slots != 0) {
+            return Err(Error::corrupt(
+                &file,
+                "the options",
+                "those of no topic",
+                "a durable one's",
+            ));
+        }
+        if has_ring && shape.order_slots < limits::ORDER_SLOTS_MIN {
             let least = limits::ORDER_SLOTS_MIN;
             return Err(Error::corrupt(&file, "order_slots", shape.order_slots, least));
         }
-        if shape.segments < 3 && (!shape.reliable || shape.evict_after_ns > 0) {
+        if shape.segments < 3 && !shape.durable && (!shape.reliable || shape.evict_after_ns > 0) {
             return Err(Error::corrupt(&file, "segments_per_lane", shape.segments, "at least 3"));
         }
         let powers = shape.segment_bytes.is_power_of_two()
-            && (!shape.ordered || shape.order_slots.is_power_of_two());
+            && (!has_ring || shape.order_slots.is_power_of_two());
         if !powers {
             return Err(Error::corrupt(&file, "segment_bytes or order_slots", "odd", "2^n"));
         }
@@ -164,10 +178,21 @@ impl Shape {
         self.slots_at() + Slots::bytes(slots, lanes)
     }
 
+    /// Where the words of a log begin, if the topic is durable.
+    pub fn head_at(&self) -> usize {
+        let (slots, lanes) = (self.subscribers_max as usize, self.publishers_max as usize);
+        let end = self.pins_at() + Pins::bytes(lanes, self.segments as usize, slots);
+        if self.durable {
+            end.next_multiple_of(LINE)
+        } else {
+            end
+        }
+    }
+
     /// Where the schema begins.
     pub fn schema_at(&self) -> usize {
-        let (slots, lanes) = (self.subscribers_max as usize, self.publishers_max as usize);
-        self.pins_at() + Pins::bytes(lanes, self.segments as usize, slots)
+        let head = if self.durable { log::bytes(self.publishers_max as usize) } else { 0 };
+        self.head_at() + head
     }
 
     /// Bytes of the whole control file: pages.

@@ -58,6 +58,18 @@ pub enum Kind {
     Service = 9,
     /// The requests and responses of a service.
     Calls = 10,
+    /// What a log is: its options and its schema.
+    Log = 11,
+    /// Which topic uses a log.
+    Claim = 12,
+    /// A segment of a lane of a log.
+    Segment = 13,
+    /// A piece of the order of a log.
+    Places = 14,
+    /// How far a log is known to be on disk.
+    Checkpoint = 15,
+    /// Where the log of a durable topic is.
+    Site = 16,
 }
 
 /// A checked header.

@@ -12,10 +12,13 @@ pub mod frame;
 #[cfg(not(windlass_loom))]
 pub(crate) mod header;
 pub mod lane;
+#[cfg(not(windlass_loom))]
+pub(crate) mod log;
 pub mod order;
 pub mod owner;
 #[cfg(not(windlass_loom))]
 pub(crate) mod queue;
+pub mod record;
 #[cfg(not(windlass_loom))]
 pub(crate) mod service;
 pub mod token;

@@ -5,10 +5,13 @@ pub mod bells;
 pub mod calls;
 pub mod doze;
 pub mod lane;
+pub mod log;
 pub mod order;
 pub mod pins;
 pub mod pool;
 pub mod reader;
+#[cfg(not(windlass_loom))]
+pub mod record;
 pub mod recycle;
 pub mod slots;
 pub mod stream;

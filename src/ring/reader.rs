@@ -52,6 +52,8 @@ pub struct Reader {
     slot: usize,
     base: usize,
     logical: u64,
+    /// Bytes between the beginning of a frame, or of a record, and its payload.
+    header: usize,
     // Cells, so that a batch can hand out messages of this segment while it moves the cursor.
     at: Cell<usize>,
     sequence: Cell<u64>,
@@ -62,7 +64,7 @@ impl Reader {
     /// A reader for the owner of `slot` that stands nowhere yet.
     pub fn new(lane: Lane, slot: usize) -> Self {
         let (at, sequence) = (Cell::new(0), Cell::new(0));
-        Self { lane, slot, base: 0, logical: 0, at, sequence, pinned: None }
+        Self { lane, slot, base: 0, logical: 0, header: frame::WORD, at, sequence, pinned: None }
     }
 
     /// The lane.
@@ -86,13 +88,45 @@ impl Reader {
     /// The position of the frame whose payload `poll` found at byte `offset` of the file, in the segment that the
     /// reader stands in.
     pub fn position_of(&self, offset: usize) -> u64 {
-        self.lane.position(self.logical, offset - frame::WORD - self.base)
+        self.lane.position(self.logical, offset - self.header - self.base)
     }
 
     /// The physical segment that this reader pins.
     #[inline]
     pub fn pinned(&self) -> Option<usize> {
         self.pinned
+    }
+
+    /// A reader of segment `logical` of a log, before byte `at` of it. It needs no pin: a segment of a log is not used
+    /// again, and its mapping keeps it.
+    #[cfg(not(windlass_loom))]
+    pub fn in_log(segment: Lane, logical: u64, at: usize) -> Self {
+        let base = segment.base_of(0);
+        let header = crate::layout::record::HEADER;
+        let (at, sequence) = (Cell::new(at), Cell::new(0));
+        Self { lane: segment, slot: 0, base, logical, header, at, sequence, pinned: None }
+    }
+
+    /// The record at `position` of a log, if that is where this reader stands, and there is one.
+    #[cfg(not(windlass_loom))]
+    #[inline]
+    pub fn record(&self, position: u64) -> Option<crate::ring::record::Record> {
+        if position != self.position() {
+            return None;
+        }
+        self.lane.record(self.at.get())
+    }
+
+    /// Steps over a record of a log.
+    #[cfg(not(windlass_loom))]
+    #[inline]
+    pub fn pass(&self, record: &crate::ring::record::Record) {
+        self.at.set(record.end());
+    }
+
+    /// The segment that this reader stands in.
+    pub fn logical(&self) -> u64 {
+        self.logical
     }
 
     /// Pins `logical` and stands at its first frame. The segment it stood in before is let go in any case.

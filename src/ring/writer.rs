@@ -36,6 +36,8 @@ pub struct Writer {
     pub(super) logical: u64,
     pub(super) oldest: u64,
     sequence: u64,
+    /// Bytes between the beginning of a frame, or of a record, and its payload.
+    header: usize,
 }
 
 impl Writer {
@@ -61,7 +63,7 @@ impl Writer {
             return Err(Corrupt);
         }
         let oldest = lane.oldest_before(logical)?;
-        Ok(Self { lane, base, tail, clean: tail + WORD, logical, oldest, sequence })
+        Ok(Self { lane, base, tail, clean: tail + WORD, logical, oldest, sequence, header: WORD })
     }
 
     /// Ends segment `logical` if its publisher died between mapping the next one and saying so.
@@ -106,27 +108,32 @@ impl Writer {
     #[inline]
     pub fn has_room(&self, len: usize) -> bool {
         // Its header and the one that follows it. A length may be any number: nothing is added to it.
-        let room = (self.lane.segment_bytes() - self.tail).checked_sub(2 * WORD);
+        let room = (self.lane.segment_bytes() - self.tail).checked_sub(self.header + WORD);
         room.is_some_and(|room| len <= room)
     }
 
     /// Where the payload of the next message begins, in the file.
     #[inline]
     pub fn payload_at(&self) -> usize {
-        self.base + self.tail + WORD
+        self.base + self.tail + self.header
+    }
+
+    /// The largest payload that fits a segment.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.lane.segment_bytes() - PROLOGUE - self.header - WORD
     }
 
     /// Payload bytes from `payload_at` on that are zero now.
     #[inline]
     pub fn clean_bytes(&self) -> usize {
         // The header word of the next message stays out of it.
-        (self.clean - self.tail).saturating_sub(2 * WORD)
+        (self.clean - self.tail).saturating_sub(self.header + WORD)
     }
 
     /// Zeroes ahead until a payload of `len` bytes, which must fit, has nothing but zeroes.
     #[inline]
     pub fn clean(&mut self, len: usize) {
-        let end = self.tail + frame::frame_bytes(len) + WORD;
+        let end = self.tail + self.header + ((len + 7) & !7) + WORD;
         if end > self.clean {
             self.clean_to(end);
         }
@@ -213,6 +220,35 @@ impl Writer {
 
 #[cfg(not(windlass_loom))]
 impl Writer {
+    /// A writer in segment `logical` of a lane of a log, whose bytes from `tail` on are zero up to `clean`. `number` is
+    /// that of the next record.
+    pub fn in_log(lane: Lane, logical: u64, tail: usize, clean: usize, number: u64) -> Self {
+        let base = lane.base_of(0);
+        let header = crate::layout::record::HEADER;
+        Self { lane, base, tail, clean, logical, oldest: logical, sequence: number, header }
+    }
+
+    /// Where the next message begins in its segment.
+    pub fn tail(&self) -> usize {
+        self.tail
+    }
+
+    /// Logical number of the segment.
+    pub fn logical(&self) -> u64 {
+        self.logical
+    }
+
+    /// Goes on behind a record of `bytes` bytes, of whose payload `touched` bytes may have been written.
+    #[inline]
+    pub fn pass_record(&mut self, bytes: usize, touched: usize) {
+        let dirty = self.tail + self.header + touched;
+        self.tail += bytes;
+        self.sequence += 1;
+        if dirty > self.tail || self.clean < self.tail {
+            self.clean = self.tail;
+        }
+    }
+
     /// From now on nothing fits.
     pub fn seal(&mut self) {
         self.tail = self.lane.segment_bytes();

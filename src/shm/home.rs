@@ -221,6 +221,23 @@ fn root() -> Result<(Directory, bool)> {
     }
 }
 
+/// Opens the folder that has `path`, and returns it with the last name of the path.
+///
+/// # Errors
+///
+/// `Invalid` if the path names no entry of a folder; `NotFound` if that folder does not exist.
+pub fn open_parent(path: &Path) -> Result<(Folder, String)> {
+    let (Some(name), Some(parent)) =
+        (path.file_name().and_then(|name| name.to_str()), path.parent())
+    else {
+        let text = format!("{} names no entry of a folder", path.display());
+        return Err(Error::new(ErrorKind::Invalid, text));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = Directory::open_parent(parent)?;
+    Ok((Folder::Directory(Arc::new(parent)), name.to_owned()))
+}
+
 /// What became of an attempt to make a folder.
 pub enum Created {
     /// It was made here.
@@ -360,6 +377,57 @@ impl Folder {
                 fill(&file, &parent.path().join(name), len, init)?;
                 parent.place(name, file)
             }
+        }
+    }
+
+    /// The same, unless there is a file of that name: then nothing happens, and `false` is returned.
+    pub fn create_file_if_absent(
+        &self,
+        name: &str,
+        len: u64,
+        mode: u32,
+        init: impl FnOnce(&Region) -> Result<()>,
+    ) -> Result<bool> {
+        check_entry(name)?;
+        match self {
+            Folder::Directory(parent) => {
+                let temporary = Temporary::file(parent, name)?;
+                fill(temporary.as_file(), &parent.path().join(name), len, init)?;
+                temporary.become_new_file(name, mode)
+            }
+            Folder::Memory(parent) => {
+                let file = memory::new_file(&parent.path().join(name))?;
+                fill(&file, &parent.path().join(name), len, init)?;
+                Ok(parent.place_new(name, file))
+            }
+        }
+    }
+
+    /// The names of all files, temporaries not among them.
+    pub fn files(&self) -> Result<Vec<String>> {
+        match self {
+            Folder::Directory(directory) => directory.files(),
+            Folder::Memory(memory) => Ok(memory.files()),
+        }
+    }
+
+    /// Removes file `name`, if there is one. Whoever has it open or mapped keeps it.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        check_entry(name)?;
+        match self {
+            Folder::Directory(directory) => directory.remove_file(name),
+            Folder::Memory(memory) => {
+                memory.remove_file(name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the list of entries on disk: files that were made or removed are there, or not, after a crash.
+    pub fn sync(&self) -> Result<()> {
+        match self {
+            Folder::Directory(directory) => directory.sync(),
+            Folder::Memory(_) => Ok(()),
         }
     }
 

@@ -61,11 +61,16 @@ pub struct NodeLock {
 
 /// What the kernel is asked about, or for: the byte of node `id`.
 fn byte_of(id: u32, kind: libc::c_int) -> libc::flock {
+    range_of(kind, i64::from(id))
+}
+
+/// A lock of `kind` on the byte that is `byte` behind all bytes that a file can have.
+pub fn range_of(kind: libc::c_int, byte: i64) -> libc::flock {
     let narrow = |value| libc::c_short::try_from(value).expect("lock constants are small");
     libc::flock {
         l_type: narrow(kind),
         l_whence: narrow(libc::SEEK_SET),
-        l_start: LOCK_BASE + i64::from(id),
+        l_start: LOCK_BASE + byte,
         l_len: 1,
         l_pid: 0, // Required for a lock that belongs to an open file.
     }

@@ -6,7 +6,11 @@ use crate::layout::control::{self, Shape};
 use crate::layout::header::{Header, Kind};
 use crate::layout::owner::{Owner, State};
 use crate::limits::CONTROL_BYTES_MAX;
+use crate::log::core::LogCore;
+use crate::log::files::LogFiles;
+use crate::log::{self, site};
 use crate::ring::lane::Lane;
+use crate::ring::log::Head;
 use crate::ring::order::Order;
 use crate::ring::pins::Pins;
 use crate::ring::slots::{Obstacle, Slots};
@@ -60,6 +64,8 @@ pub struct Core {
     pub bell: Bell,
     /// What became of the files of the topic.
     pub loss: Loss,
+    /// The log of a durable topic, unless this process only looks.
+    pub log: Option<Arc<LogCore>>,
     lanes: Mutex<Vec<Option<Lane>>>,
 }
 
@@ -88,6 +94,16 @@ impl Core {
         let high_at = control::SLOTS_HIGH_AT;
         let slots = Slots::new(control.clone(), shape.slots_at(), high_at, count, lanes);
         let bell = Bell::new(control.clone(), control::HINT_AT, control::WAKE_AT);
+        let log = match access {
+            Access::Write if shape.durable => {
+                let path = site::read(&folder, header.identity)?;
+                let files = LogFiles::open(log::core::open_folder(&path)?, &loss)?;
+                let head = Head::new(control.clone(), shape.head_at(), lanes);
+                let user = log_user(name, &member);
+                Some(LogCore::open(files, head, header.identity, &user)?)
+            }
+            _ => None,
+        };
         Ok(Arc::new(Self {
             name: name.to_owned(),
             folder,
@@ -99,8 +115,15 @@ impl Core {
             pins,
             bell,
             loss,
+            log,
             lanes: Mutex::new(vec![None; lanes]),
         }))
+    }
+
+    /// The words of the log of a durable topic.
+    pub fn head(&self) -> Option<Head> {
+        let lanes = self.shape.publishers_max as usize;
+        self.shape.durable.then(|| Head::new(self.control.clone(), self.shape.head_at(), lanes))
     }
 
     /// The schema that the topic stores, checked against its checksum.
@@ -227,7 +250,7 @@ impl Core {
 
     /// Maps the order log, if the topic has one.
     pub fn map_order(&self, access: Access) -> Result<Option<Order>> {
-        if !self.shape.ordered {
+        if !self.shape.ordered || self.shape.durable {
             return Ok(None);
         }
         let what = format!("{}/order", self.folder);
@@ -334,6 +357,11 @@ impl Core {
         let (pid, is_elsewhere) = process.map_or((0, false), |it| (it.pid, it.is_elsewhere));
         Blocker { node, pid, is_elsewhere, slot: obstacle.slot as u32, lag, reason }
     }
+}
+
+/// How a topic is named in the claim of its log.
+pub fn log_user(topic: &str, member: &Member) -> String {
+    format!("topic {topic} of bus {}", member.folder())
 }
 
 /// The name of a lane's file.

@@ -6,11 +6,12 @@ use crate::layout::control;
 use crate::layout::lane as lane_layout;
 use crate::layout::owner::{Owner, State};
 use crate::ring::lane::Corrupt;
+use crate::ring::log::Head;
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
 use crate::topic::lease;
-use crate::topic::options::Policy;
+use crate::topic::options::{policy_of, Policy};
 use std::time::Duration;
 
 /// Looks at a lane before one that is overtaken each time counts as damaged: a publisher would have to go around its
@@ -150,10 +151,14 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
     let subscribers = subscribers(core, &publishers)?;
     let lane_bytes = shape.lane_header(core.identity, 0).file_bytes;
     core.check_control()?;
-    let order_bytes = if shape.ordered { shape.order_header(core.identity).file_bytes } else { 0 };
+    let order_bytes = if shape.ordered && !shape.durable {
+        shape.order_header(core.identity).file_bytes
+    } else {
+        0
+    };
     Ok(TopicInfo {
         name: core.name.clone(),
-        policy: if shape.reliable { Policy::Reliable } else { Policy::Lossy },
+        policy: policy_of(shape),
         ordered: shape.ordered,
         segment_bytes: shape.segment_bytes,
         segments_per_lane: shape.segments,
@@ -170,7 +175,10 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
         taken_over_lanes: core.counter(control::TAKEN_OVER_AT),
         evictions: core.counter(control::EVICTED_AT),
         wakes: core.counter(control::WOKEN_AT),
-        bytes: shape.file_bytes() + order_bytes + lane_bytes * publishers.len() as u64,
+        bytes: match shape.durable {
+            true => shape.file_bytes(),
+            false => shape.file_bytes() + order_bytes + lane_bytes * publishers.len() as u64,
+        },
         publishers,
         subscribers,
     })
@@ -179,6 +187,10 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
 fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
     let mut all = Vec::new();
     for index in 0..core.shape.publishers_max as usize {
+        if let Some(head) = core.head() {
+            all.extend(core.is_born(index).then(|| publisher_of_log(core, &head, index)));
+            continue;
+        }
         let Some(lane) = core.lane(index)? else { continue };
         let lease = core.lease(index);
         let (published, position) = look(core, index, || lane.look_at_tail())?;
@@ -207,6 +219,28 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
     Ok(all)
 }
 
+/// A lane of a log.
+fn publisher_of_log(core: &Core, head: &Head, lane: usize) -> PublisherInfo {
+    let lease = core.lease(lane);
+    let process = core.member.process_of(lease.node());
+    let (position, published) = head.reached(lane);
+    PublisherInfo {
+        lane: lane as u32,
+        node: lease.node(),
+        pid: process.map(|process| process.pid),
+        is_elsewhere: process.is_some_and(|process| process.is_elsewhere),
+        held: !lease.is_free(),
+        alive: !lease.is_free() && core.member.is_alive(lease.node()),
+        published,
+        position,
+        oldest: 0,
+        segments_taken: position / core.shape.segment_bytes,
+        full: 0,
+        outgrown: 0,
+        blocked_by: None,
+    }
+}
+
 /// What a look at a lane tells. A busy publisher may take the segment back between two looks; then the next one is at
 /// another segment.
 fn look<R>(core: &Core, lane: usize, at: impl Fn() -> Result<Option<R>, Corrupt>) -> Result<R> {
@@ -222,6 +256,7 @@ fn look<R>(core: &Core, lane: usize, at: impl Fn() -> Result<Option<R>, Corrupt>
 
 fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<SubscriberInfo>> {
     let order = core.map_order(Access::Read)?;
+    let tail = order.map(|order| order.tail()).or_else(|| core.head().map(|head| head.tail()));
     let mut all = Vec::new();
     for slot in 0..core.slots.high() {
         let owner = core.slots.owner(slot);
@@ -254,10 +289,9 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
             missed,
             lag_bytes: (active && core.shape.reliable)
                 .then(|| publishers.iter().map(behind).fold(0, u64::saturating_add)),
-            lag_messages: order
-                .as_ref()
+            lag_messages: tail
                 .filter(|_| active)
-                .map(|order| order.tail().saturating_sub(core.slots.order_gate_of(slot))),
+                .map(|tail| tail.saturating_sub(core.slots.order_gate_of(slot))),
             pins: publishers.iter().map(pins).sum(),
         });
     }

@@ -5,6 +5,8 @@
 //! looked for in peace. Modelled in `loom-tests/tests/join.rs`.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::core::LogCore;
+use crate::log::trail::Trail;
 use crate::ring::order::{Found, Order, TAIL_MAX};
 use crate::ring::reader::Reader;
 use crate::ring::slots::{Claimed, Slots};
@@ -19,12 +21,25 @@ use std::sync::Arc;
 impl<T: Payload> Subscriber<T> {
     pub(crate) fn join(core: Arc<Core>, start: Start) -> Result<Self> {
         core.member.check_process()?;
+        if core.log.is_none() && matches!(start, Start::Time(_)) {
+            return Err(not_durable(&core));
+        }
         if !sys::register_barrier() {
             core.bell.demand_fences();
         }
         let claimed = claim(&core)?;
         // From here on the slot is given back whatever happens.
         let slot = SlotLease::new(core.clone(), claimed);
+        if let Some(log) = &core.log {
+            let next = begin_in_log(&core, log, start)?;
+            core.slots.set_order_gate(claimed.slot, next);
+            core.check_control()?;
+            let born_seen = core.born_count();
+            let trail = Trail::new(log.clone(), next, log.head.tail());
+            let mut subscriber = Self::assemble(core, slot, Vec::new(), None, born_seen);
+            subscriber.trail = Some(trail);
+            return Ok(subscriber);
+        }
         let order = core.map_order(Access::Read)?;
         if let Some(order) = &order {
             Slots::establish(|at| core.slots.set_order_gate(claimed.slot, at), || order.floor());
@@ -34,11 +49,11 @@ impl<T: Payload> Subscriber<T> {
         for lane in 0..core.shape.publishers_max as usize {
             if let Some(reader) = gate(&core, claimed.slot, lane)? {
                 let hold = Hold::new(reader.lane().clone(), slot.clone());
-                lanes.push(Cursor { reader, hold, gate: 0 });
+                lanes.push(Cursor { reader, hold, gate: 0, seed: 0 });
             }
         }
         let begun = match order {
-            None => begin_in_lanes(&core, &mut lanes, start).map(|()| None),
+            None => begin_in_lanes(&core, claimed.slot, &mut lanes, start).map(|()| None),
             Some(order) => begin_in_order(&core, claimed, &mut lanes, &order, start)
                 .map(|index| Some((order, index))),
         };
@@ -55,6 +70,27 @@ impl<T: Payload> Subscriber<T> {
         }
         Ok(Self::assemble(core, slot, lanes, order, born_seen))
     }
+}
+
+/// Where in the order of a log to begin.
+fn begin_in_log(core: &Core, log: &LogCore, start: Start) -> Result<u64> {
+    let (first, next) = (log.first(), log.next()?);
+    match start {
+        Start::Oldest => Ok(first),
+        Start::Latest => Ok(next),
+        Start::Last(count) => Ok(next.saturating_sub(count).max(first)),
+        Start::Sequence(wanted) if (first..=next).contains(&wanted) => Ok(wanted),
+        Start::Sequence(wanted) => Err(log.out_of_range(&core.name, wanted)),
+        Start::Time(time) => log.at_time(time),
+    }
+}
+
+fn not_durable(core: &Core) -> Error {
+    let text = format!(
+        "topic {} keeps no times, so nobody can begin at one; only a durable topic does",
+        core.name
+    );
+    Error::new(ErrorKind::Invalid, text)
 }
 
 /// Takes a free slot, freeing those of the dead if there is none.
@@ -103,7 +139,7 @@ fn gate(core: &Core, slot: usize, lane: usize) -> Result<Option<Reader>> {
 }
 
 /// Begins in every lane by itself.
-fn begin_in_lanes(core: &Core, lanes: &mut [Cursor], start: Start) -> Result<()> {
+fn begin_in_lanes(core: &Core, slot: usize, lanes: &mut [Cursor], start: Start) -> Result<()> {
     if let (Start::Sequence(wanted @ 1..), []) = (start, &*lanes) {
         // Nothing was ever published: a lane that is born later begins at 0, which was not asked for.
         return Err(no_such_sequence(&core.name, "", wanted, 0, 0));
@@ -113,7 +149,7 @@ fn begin_in_lanes(core: &Core, lanes: &mut [Cursor], start: Start) -> Result<()>
         let lane = reader.lane().index();
         begin_in_lane(core, reader, start)?.map_err(|_| core.damaged_lane(lane))?;
         if core.shape.reliable {
-            core.slots.set_gate(cursor.hold.slot(), lane, cursor.reader.position());
+            core.slots.set_gate(slot, lane, cursor.reader.position());
         }
     }
     Ok(())
@@ -136,6 +172,8 @@ fn begin_in_lane(core: &Core, reader: &mut Reader, start: Start) -> Result<Sough
                 Ok(true)
             }
             Start::Sequence(wanted) => reader.seek_sequence(wanted),
+            // Refused before.
+            Start::Time(_) => Ok(false),
         }
     };
     match seek(reader) {
@@ -190,6 +228,7 @@ fn begin_in_order(
         Start::Sequence(wanted) => {
             return Err(no_such_sequence(&core.name, "", wanted, oldest, tail));
         }
+        Start::Time(_) => return Err(not_durable(core)),
     };
     if core.shape.reliable {
         let mut gates: Vec<Option<u64>> = vec![None; covered.len()];

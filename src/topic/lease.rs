@@ -15,16 +15,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control;
 use crate::layout::order::{Place, POSITION_END};
 use crate::layout::owner::{Owner, State};
+use crate::log::pen::Pen;
 use crate::ring::lane::{Corrupt, Lane};
 use crate::ring::order::Order;
 use crate::ring::writer::Writer;
 use crate::shm::map::Access;
 use crate::topic::core::{lane_file, Core};
+use crate::topic::publisher::Line;
 
 /// A lane that this process may write.
 pub struct Lease {
     pub writer: Writer,
-    pub order: Option<Order>,
+    pub line: Line,
     pub owner: Owner,
     pub lane: usize,
 }
@@ -134,6 +136,9 @@ fn nothing_left(core: &Core, passed: Passed) -> Error {
 
 /// Whether the file of a lane exists and this user may not write it.
 fn is_foreign(core: &Core, lane: usize) -> bool {
+    if core.shape.durable {
+        return false;
+    }
     // Anything else that is wrong with it is said when it is mapped.
     let opened = core.is_born(lane).then(|| core.folder.open_file(&lane_file(lane), Access::Write));
     matches!(opened, Some(Err(error)) if error.kind() == ErrorKind::Permission)
@@ -175,8 +180,11 @@ pub fn repair(core: &Core, lane: usize) -> Result<bool> {
         return Ok(false);
     }
     core.count(control::TAKEN_OVER_AT);
-    let repaired =
-        if core.is_born(lane) { enter(core, lane, mine).map(|_| true) } else { Ok(true) };
+    let repaired = if core.is_born(lane) && !core.shape.durable {
+        enter(core, lane, mine).map(|_| true)
+    } else {
+        Ok(true)
+    };
     core.release_lease(lane, mine);
     repaired
 }
@@ -185,6 +193,13 @@ pub fn repair(core: &Core, lane: usize) -> Result<bool> {
 fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
     let born = core.is_born(lane);
     core.check_control()?;
+    if let Some(log) = &core.log {
+        let (pen, writer) = Pen::take(log, lane)?;
+        if !born {
+            core.set_born(lane);
+        }
+        return Ok(Lease { writer, line: Line::Log(Box::new(pen)), owner, lane });
+    }
     if born {
         // Whoever made the lane may have died before it told anybody.
         core.announce_lanes();
@@ -194,7 +209,8 @@ fn enter(core: &Core, lane: usize, owner: Owner) -> Result<Lease> {
     let writer = Writer::recover(core.map_lane(lane, Access::Write)?);
     let writer = writer.map_err(|_| core.damaged_lane(lane))?;
     let order = complete_order(core, writer.lane(), writer.position())?;
-    Ok(Lease { writer, order, owner, lane })
+    let line = order.map_or(Line::Lanes, Line::Ring);
+    Ok(Lease { writer, line, owner, lane })
 }
 
 /// Appends to the order log, if the topic has one, what the last publisher of a lane committed up to `end` and did not

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::message::arena::{Finished, LoanArena};
+use crate::topic::append::Append;
 use crate::topic::outcome::{PublishError, Receipt};
 use crate::topic::patience::Patience;
 use crate::topic::payload::{Payload, Raw};
@@ -268,6 +269,37 @@ where
         // Follows large messages at once, and small ones slowly.
         publisher.estimate = len.max(publisher.estimate - publisher.estimate / 16);
         Ok(receipt)
+    }
+}
+
+impl<T: capnp::traits::Owned> Loan<'_, T>
+where
+    T: Payload<Building = Construction>,
+{
+    /// Publishes the message on a durable topic with what `append` says of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish), and [`PublishError::Conflict`] if it was to have a sequence that another
+    /// message got: it is gone then.
+    pub fn append(self, append: &Append<'_>) -> Result<Receipt, PublishError> {
+        let Self { publisher, building: Construction { builder, patience }, clean } = self;
+        publisher.check_process()?;
+        let len = match LoanArena::finish(&builder, publisher.writer.space(8)) {
+            Finished::InPlace { payload_bytes } => {
+                publisher.writer.take_back(clean);
+                publisher.make_room_behind(payload_bytes, append.room(0), patience)?;
+                payload_bytes
+            }
+            Finished::Outgrown { payload_bytes } => {
+                publisher.make_room(append.room(payload_bytes), patience)?;
+                publisher.writer.count_outgrown();
+                LoanArena::assemble(&builder, publisher.writer.space(payload_bytes));
+                payload_bytes
+            }
+        };
+        publisher.estimate = len.max(publisher.estimate - publisher.estimate / 16);
+        publisher.commit_as(len, len, append)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messages as they are received: borrowed, in place.
 
 use crate::message::FrameSegments;
+use crate::ring::record::Record;
 use crate::topic::payload::Payload;
 use crate::topic::subscriber::{Cursor, Found, Subscriber};
 use crate::topic::view::{Pinned, Spot, View};
@@ -61,12 +62,30 @@ impl<'a, T: Payload> Message<'a, T> {
         self.cursor.reader.position_of(self.found.offset)
     }
 
+    /// When it was published, in nanoseconds since 1970 by the clock of the machine; `None` unless the topic is durable.
+    pub fn time_ns(&self) -> Option<u64> {
+        self.record().map(|record| self.cursor.reader.lane().record_time(record.at))
+    }
+
+    /// The key that it was published with; empty if there is none.
+    pub fn key(&self) -> &'a [u8] {
+        self.record().map_or(&[], |record| self.cursor.reader.lane().key(&record))
+    }
+
+    fn record(&self) -> Option<Record> {
+        let lane = self.cursor.reader.lane();
+        let at = || lane.offset_of(self.position());
+        self.cursor.hold.is_in_log().then(|| lane.record(at())).flatten()
+    }
+
     /// Keeps the message: an owned view that pins its segment. Nothing is copied or allocated.
     pub fn pin(&self) -> View<T> {
         let Found { offset, len, sequence, lane_sequence, .. } = self.found;
         let position = self.position();
-        let physical =
-            self.cursor.reader.pinned().expect("a message was found in a pinned segment");
+        let physical = match self.cursor.hold.is_in_log() {
+            true => 0,
+            false => self.cursor.reader.pinned().expect("a message was found in a pinned segment"),
+        };
         let pinned = Pinned::again(&self.cursor.hold, physical);
         View::new(pinned, Spot { offset, len, sequence, lane_sequence, position })
     }

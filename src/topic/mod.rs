@@ -3,7 +3,10 @@
 //! A topic has one lane for each publisher. [`Topic`] is the handle from which [`Publisher`]s and [`Subscriber`]s are
 //! made; [`TopicBuilder`] creates or opens it.
 
+mod append;
 pub(crate) mod core;
+mod durable;
+mod follow;
 mod inspect;
 mod join;
 mod lease;
@@ -13,7 +16,7 @@ mod options;
 mod outcome;
 pub mod patience;
 mod payload;
-mod publisher;
+pub(crate) mod publisher;
 mod seek;
 mod subscriber;
 mod view;
@@ -21,6 +24,8 @@ pub(crate) mod wait;
 pub(crate) mod watch;
 
 pub use self::core::{BlockReason, Blocker};
+pub use append::Append;
+pub use durable::SyncPolicy;
 pub use inspect::{PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};
 pub use loan::Loan;
 pub use message::{Batch, Message};

@@ -4,14 +4,17 @@ use crate::bus::Member;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control::Shape;
 use crate::limits;
+use crate::log::site;
 use crate::shm::home::{folder_mode, Created, Folder};
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
+use crate::topic::durable::{Durable, SyncPolicy};
 use crate::topic::payload::Payload;
 use crate::topic::Topic;
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,9 @@ pub enum Policy {
     Reliable,
     /// The oldest messages are overwritten. A subscriber that was overtaken is told exactly how many it missed.
     Lossy,
+    /// Messages are kept in a log on disk. A subscriber that is slower than the retention of the log is told exactly how
+    /// many it missed.
+    Durable,
 }
 
 impl fmt::Display for Policy {
@@ -29,7 +35,17 @@ impl fmt::Display for Policy {
         f.write_str(match self {
             Self::Reliable => "reliable",
             Self::Lossy => "lossy",
+            Self::Durable => "durable",
         })
+    }
+}
+
+/// What happens in a topic of this shape.
+pub(super) fn policy_of(shape: &Shape) -> Policy {
+    match (shape.durable, shape.reliable) {
+        (true, _) => Policy::Durable,
+        (false, true) => Policy::Reliable,
+        (false, false) => Policy::Lossy,
     }
 }
 
@@ -39,18 +55,19 @@ impl fmt::Display for Policy {
 /// option that *is* set and differs from that of an existing topic is an error that names it and both values.
 #[must_use = "a builder does nothing until open, create or open_existing"]
 pub struct TopicBuilder<T: Payload> {
-    member: Arc<Member>,
-    name: String,
-    policy: Option<Policy>,
-    ordered: Option<bool>,
-    segment_bytes: Option<u64>,
-    segments_per_lane: Option<u32>,
-    publishers_max: Option<u32>,
+    pub(super) member: Arc<Member>,
+    pub(super) name: String,
+    pub(super) policy: Option<Policy>,
+    pub(super) ordered: Option<bool>,
+    pub(super) segment_bytes: Option<u64>,
+    pub(super) segments_per_lane: Option<u32>,
+    pub(super) publishers_max: Option<u32>,
     subscribers_max: Option<u32>,
-    order_slots: Option<u64>,
-    evict_after: Option<Duration>,
+    pub(super) order_slots: Option<u64>,
+    pub(super) evict_after: Option<Duration>,
     prefault: Option<bool>,
     mode: Option<u32>,
+    pub(super) durable: Option<Durable>,
     payload: PhantomData<fn() -> T>,
 }
 
@@ -69,6 +86,7 @@ impl<T: Payload> TopicBuilder<T> {
             evict_after: None,
             prefault: None,
             mode: None,
+            durable: None,
             payload: PhantomData,
         }
     }
@@ -133,6 +151,53 @@ impl<T: Payload> TopicBuilder<T> {
         Self { mode: Some(mode), ..self }
     }
 
+    /// Keeps the messages in a log on disk, in a place that follows from the names of bus and topic: under
+    /// `WINDLASS_LOGS` if that is set; beside the topic if the bus was opened by a path that is not in `/dev/shm`; else
+    /// under `XDG_DATA_HOME/windlass` or `~/.local/share/windlass`.
+    ///
+    /// The topic is [ordered](Self::ordered), its publishers never wait for its subscribers, and whoever opens it after
+    /// all processes have ended, or the machine has crashed, finds what was published. The options of a log that exists
+    /// are those that it was made with.
+    pub fn durable(self) -> Self {
+        let durable = Durable { path: None, ..self.durable.clone().unwrap_or_default() };
+        Self { durable: Some(durable), ..self }
+    }
+
+    /// The same, in the folder `path`, which is made if it does not exist; that which it is in must exist.
+    pub fn durable_at(self, path: impl Into<PathBuf>) -> Self {
+        let path = Some(path.into());
+        let durable = Durable { path, ..self.durable.clone().unwrap_or_default() };
+        Self { durable: Some(durable), ..self }
+    }
+
+    /// When messages are put on disk; [`SyncPolicy::None`] by default. Durable topics only.
+    pub fn sync(self, sync: SyncPolicy) -> Self {
+        self.with_log(|log| log.sync = Some(sync))
+    }
+
+    /// Deletes the oldest segments once all of them together have more than `bytes` bytes. Everything is kept by
+    /// default. Durable topics only.
+    pub fn retain_bytes(self, bytes: u64) -> Self {
+        self.with_log(|log| log.retain_bytes = Some(bytes))
+    }
+
+    /// Deletes segments whose messages are all older than `age`. Durable topics only.
+    pub fn retain_for(self, age: Duration) -> Self {
+        self.with_log(|log| log.retain_for = Some(age))
+    }
+
+    /// Whether messages carry checksums, as they do by default: without them a message that changed on disk is not
+    /// noticed, and after a crash of the machine neither is one that did not get there. Durable topics only.
+    pub fn checksums(self, checksums: bool) -> Self {
+        self.with_log(|log| log.checksums = Some(checksums))
+    }
+
+    fn with_log(self, set: impl FnOnce(&mut Durable)) -> Self {
+        let mut durable = self.durable.clone().unwrap_or_else(Durable::not_asked_for);
+        set(&mut durable);
+        Self { durable: Some(durable), ..self }
+    }
+
     /// Opens the topic, creating it if it does not exist.
     ///
     /// # Errors
@@ -180,19 +245,28 @@ impl<T: Payload> TopicBuilder<T> {
     fn shape(&self) -> Result<Shape> {
         self.member.check_process()?;
         crate::shm::home::check_name("topic", &self.name)?;
-        let ordered = self.ordered.unwrap_or(false);
+        let durable = self.durable.as_ref().is_some_and(|durable| durable.asked);
+        self.check_durable(durable)?;
+        let ordered = self.ordered.unwrap_or(durable);
         let schema = T::schema()?.unwrap_or_default();
         let evict = self.evict_after.unwrap_or(Duration::ZERO).as_nanos();
         let shape = Shape {
-            reliable: self.policy.unwrap_or(Policy::Reliable) == Policy::Reliable,
+            reliable: !durable && self.policy.unwrap_or(Policy::Reliable) == Policy::Reliable,
             ordered,
+            durable,
             prefault: self.prefault.unwrap_or(true),
             typed: T::schema()?.is_some(),
             publishers_max: self.publishers_max.unwrap_or(limits::PUBLISHERS_DEFAULT),
             subscribers_max: self.subscribers_max.unwrap_or(limits::SUBSCRIBERS_DEFAULT),
-            segments: self.segments_per_lane.unwrap_or(limits::SEGMENTS_DEFAULT),
-            segment_bytes: self.segment_bytes.unwrap_or(limits::SEGMENT_BYTES_DEFAULT),
-            order_slots: match ordered {
+            segments: match durable {
+                true => limits::SEGMENTS_MIN,
+                false => self.segments_per_lane.unwrap_or(limits::SEGMENTS_DEFAULT),
+            },
+            segment_bytes: self.segment_bytes.unwrap_or(match durable {
+                true => limits::LOG_SEGMENT_BYTES_DEFAULT,
+                false => limits::SEGMENT_BYTES_DEFAULT,
+            }),
+            order_slots: match ordered && !durable {
                 true => self.order_slots.unwrap_or(limits::ORDER_SLOTS_DEFAULT),
                 false => 0,
             },
@@ -222,7 +296,10 @@ impl<T: Payload> TopicBuilder<T> {
                 ),
             ))
         };
-        let (min, max) = (limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX);
+        let (min, max) = match shape.durable {
+            true => (limits::SEGMENT_BYTES_MIN, limits::LOG_SEGMENT_BYTES_MAX),
+            false => (limits::SEGMENT_BYTES_MIN, limits::SEGMENT_BYTES_MAX),
+        };
         within("segment_bytes", shape.segment_bytes, min, max, true)?;
         let (min, max) = (limits::SEGMENTS_MIN.into(), limits::SEGMENTS_MAX.into());
         within("segments_per_lane", shape.segments.into(), min, max, false)?;
@@ -240,6 +317,15 @@ impl<T: Payload> TopicBuilder<T> {
                     self.name, shape.mode
                 ),
             ));
+        }
+        if shape.durable {
+            return within(
+                "the control file",
+                shape.file_bytes(),
+                0,
+                limits::CONTROL_BYTES_MAX,
+                false,
+            );
         }
         if shape.ordered {
             let (min, max) = (limits::ORDER_SLOTS_MIN, limits::ORDER_SLOTS_MAX);
@@ -278,7 +364,7 @@ impl<T: Payload> TopicBuilder<T> {
         within("the control file", shape.file_bytes(), 0, limits::CONTROL_BYTES_MAX, false)
     }
 
-    fn folder_name(&self) -> String {
+    pub(super) fn folder_name(&self) -> String {
         format!("{}.topic", self.name)
     }
 
@@ -289,7 +375,12 @@ impl<T: Payload> TopicBuilder<T> {
         if bus.exists(&name)? {
             return Ok(None);
         }
-        let schema = T::schema()?.unwrap_or_default();
+        let log = self.open_log(shape)?;
+        // What a log was made with stands.
+        let (shape, schema) = match &log {
+            Some(log) => (&log.adopted(shape), log.schema.clone()),
+            None => (shape, T::schema()?.unwrap_or_default()),
+        };
         let identity = crate::bus::new_identity();
         let mut opened = None;
         let created = bus.create_folder_atomically(&name, folder_mode(shape.mode), |folder| {
@@ -305,20 +396,29 @@ impl<T: Payload> TopicBuilder<T> {
                 shape.to_header(identity).write(region);
                 Ok(())
             })?;
+            if let Some(log) = &log {
+                site::write(folder, &log.path, identity, shape.mode)?;
+            }
             self.create_order(shape, folder, identity)?;
             // Before it has its name: either there is a topic and it is open, or there is none.
             let member = self.member.clone();
             opened = Some(Core::open(&self.name, folder.clone(), member, Access::Write)?);
             Ok(())
-        })?;
+        });
         Ok(match created {
-            Created::Mine(_) => opened,
-            Created::Theirs => None,
+            Ok(Created::Mine(_)) => opened,
+            Ok(Created::Theirs) => None,
+            // Somebody else is making the same topic, and has its log already.
+            Err(error) if log.is_some() && self.is_made_by_another(&error) => {
+                std::thread::sleep(Duration::from_millis(1));
+                return self.try_create(shape);
+            }
+            Err(error) => return Err(error),
         })
     }
 
     fn create_order(&self, shape: &Shape, folder: &Folder, identity: u64) -> Result<()> {
-        if !shape.ordered {
+        if !shape.ordered || shape.durable {
             return Ok(());
         }
         let header = shape.order_header(identity);
@@ -347,8 +447,8 @@ impl<T: Payload> TopicBuilder<T> {
     /// Compares the options that were set with those of the topic.
     fn compare(&self, core: &Core) -> Result<()> {
         let shape = &core.shape;
-        let policy = if shape.reliable { Policy::Reliable } else { Policy::Lossy };
-        self.same("policy", self.policy, policy)?;
+        self.same("policy", self.policy, policy_of(shape))?;
+        self.compare_log(core)?;
         self.same("ordered", self.ordered, shape.ordered)?;
         self.same("segment_bytes", self.segment_bytes, shape.segment_bytes)?;
         self.same("segments_per_lane", self.segments_per_lane, shape.segments)?;
@@ -363,7 +463,7 @@ impl<T: Payload> TopicBuilder<T> {
         self.compare_schema(core)
     }
 
-    fn same<V: PartialEq + fmt::Display>(
+    pub(super) fn same<V: PartialEq + fmt::Display>(
         &self,
         option: &str,
         wanted: Option<V>,

@@ -1,6 +1,7 @@
 //! What publishing and receiving return besides messages: small values that say what to do next.
 
 use crate::bus::Process;
+use crate::error::ErrorKind;
 use crate::topic::core::{BlockReason, Blocker};
 use std::fmt;
 
@@ -34,6 +35,16 @@ pub enum PublishError {
     Closed,
     /// This handle was inherited through `fork`.
     Forked,
+    /// The log of a durable topic cannot grow, or cannot be put on disk: its file system is full or read-only, or
+    /// fails. Nothing that was published before is lost, and once there is room the next call goes on.
+    Storage {
+        /// What the operating system said.
+        kind: ErrorKind,
+    },
+    /// The message was to have a certain sequence, and another publisher was first.
+    Conflict,
+    /// Keys and sequences are for durable topics, and this is none.
+    NotDurable,
     /// The lane holds a value that no publisher writes, or a file of the topic was cut short while it was mapped; in
     /// that case alone others may see the message. `windlass doctor` says more.
     Corrupt,
@@ -64,6 +75,23 @@ impl fmt::Display for PublishError {
             Self::Forked => f.write_str(
                 "this publisher was inherited through fork; open the bus again in the child",
             ),
+            Self::Storage { kind: ErrorKind::NoSpace } => f.write_str(
+                "the log cannot grow: its file system is full; make room, and publish again",
+            ),
+            Self::Storage { kind } => write!(
+                f,
+                "the log cannot grow or be put on disk ({}); nothing that was published is lost",
+                match kind {
+                    ErrorKind::Permission => "its files may not be made or written",
+                    ErrorKind::Limit => "this process has too many files open",
+                    ErrorKind::NotFound => "its folder is gone",
+                    _ => "the operating system failed",
+                }
+            ),
+            Self::Conflict => f.write_str("another message was published first"),
+            Self::NotDurable => f.write_str(
+                "only a durable topic has keys and expected sequences; create it with durable()",
+            ),
             Self::Corrupt => f.write_str("the lane is damaged; run windlass doctor"),
         }
     }
@@ -71,7 +99,7 @@ impl fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
-/// Why there is no message. Except for `Lagged`, `TimedOut` and `Unmapped`, the next call will say the same.
+/// Why there is no message. Except for `Lagged`, `Damaged`, `TimedOut` and `Unmapped`, the next call will say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecvError {
     /// The publisher of a lossy topic overtook this subscriber, which missed exactly so many messages. The next call
@@ -84,6 +112,12 @@ pub enum RecvError {
     Evicted {
         /// Messages of its backlog that it will never see.
         missed: u64,
+    },
+    /// A message of a durable topic is not what was published: a byte of it, or of the order, changed on disk. The next
+    /// call goes on behind it.
+    Damaged {
+        /// The message that is lost.
+        sequence: u64,
     },
     /// The topic was closed and everything was read.
     Closed,
@@ -112,6 +146,11 @@ impl fmt::Display for RecvError {
                 f,
                 "this subscriber blocked a publisher for too long and lost its backlog of \
                  {missed} messages; subscribe again"
+            ),
+            Self::Damaged { sequence } => write!(
+                f,
+                "message {sequence} is not what was published: its file changed on disk; the next \
+                 call goes on behind it"
             ),
             Self::Closed => f.write_str("the topic was closed"),
             Self::TimedOut => f.write_str("no message came in time"),

@@ -2,9 +2,10 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::control;
-use crate::layout::frame::{self, payload_bytes_max};
+use crate::layout::frame;
 use crate::layout::order::Place;
 use crate::layout::owner::Owner;
+use crate::log::pen::Pen;
 use crate::ring::order::Order;
 use crate::ring::recycle::Blocked;
 use crate::ring::slots::Obstacle;
@@ -21,6 +22,16 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// What gives the messages of a topic their order.
+pub(super) enum Line {
+    /// Nothing: each lane has an order of its own.
+    Lanes,
+    /// The order log of an ordered topic.
+    Ring(Order),
+    /// The order of a log.
+    Log(Box<Pen>),
+}
 
 /// The publishing end of a topic: one lane, one writer.
 ///
@@ -45,7 +56,7 @@ use std::time::{Duration, Instant};
 pub struct Publisher<T: Payload> {
     pub(super) core: Arc<Core>,
     pub(super) writer: Writer,
-    order: Option<Order>,
+    pub(super) line: Line,
     order_permitted: u64,
     owner: Owner,
     lane: usize,
@@ -72,7 +83,7 @@ impl<T: Payload> Publisher<T> {
         if !sys::register_barrier() {
             core.bell.demand_fences();
         }
-        let Lease { writer, order, owner, lane } = lease::acquire(&core)?;
+        let Lease { writer, line, owner, lane } = lease::acquire(&core)?;
         if let Err(error) = core.check_control() {
             core.release_lease(lane, owner);
             return Err(error);
@@ -80,7 +91,7 @@ impl<T: Payload> Publisher<T> {
         Ok(Self {
             core,
             writer,
-            order,
+            line,
             order_permitted: 0,
             owner,
             lane,
@@ -107,7 +118,7 @@ impl<T: Payload> Publisher<T> {
 
     /// The largest payload that fits a segment of this topic, in bytes.
     pub fn payload_bytes_max(&self) -> usize {
-        payload_bytes_max(self.core.shape.segment_bytes as usize)
+        self.writer.payload_bytes_max()
     }
 
     /// Refuses to commit in a child what its parent was building when it forked.
@@ -126,7 +137,7 @@ impl<T: Payload> Publisher<T> {
         // Relaxed: closing is not ordered with messages of other processes.
         let closed = self.core.control.word(control::CLOSED_AT).load(Relaxed) != 0;
         let ready = self.writer.has_room(len)
-            && self.order.is_none()
+            && !matches!(self.line, Line::Ring(_))
             && !closed
             && self.fork_epoch == sys::fork_epoch();
         if ready {
@@ -147,8 +158,14 @@ impl<T: Payload> Publisher<T> {
         if len > max {
             return Err(PublishError::TooLarge { need: len as u64, max: max as u64 });
         }
+        if let Line::Log(pen) = &mut self.line {
+            if !self.writer.has_room(len) {
+                pen.roll(&mut self.writer)?;
+            }
+        }
+        let is_ring = matches!(self.line, Line::Ring(_));
         let mut pause = None;
-        while self.order.is_some() || !self.writer.has_room(len) {
+        while is_ring || !self.writer.has_room(len) {
             if self.core.is_closed() {
                 return Err(PublishError::Closed);
             }
@@ -169,7 +186,7 @@ impl<T: Payload> Publisher<T> {
     /// One attempt to have room in the segment and a place in the order log.
     fn try_room(&mut self, len: usize) -> Result<(), (Obstacle, BlockReason)> {
         let reliable = self.core.shape.reliable;
-        if let Some(order) = &self.order {
+        if let Line::Ring(order) = &self.line {
             order
                 .reserve(&self.core.slots, reliable, &mut self.order_permitted)
                 .map_err(|obstacle| (obstacle, BlockReason::Order))?;
@@ -239,8 +256,8 @@ impl<T: Payload> Publisher<T> {
             return Ok(());
         }
         if !pause.wait(patience) {
-            let head = match (reason, &self.order) {
-                (BlockReason::Order, Some(order)) => order.tail(),
+            let head = match (reason, &self.line) {
+                (BlockReason::Order, Line::Ring(order)) => order.tail(),
                 _ => self.writer.position(),
             };
             let at = match reason {
@@ -263,12 +280,24 @@ impl<T: Payload> Publisher<T> {
     /// Commits the payload that lies at the writer's position.
     #[inline]
     pub(super) fn commit(&mut self, len: usize, touched: usize) -> Result<Receipt, PublishError> {
-        let mut sequence = self.writer.sequence();
-        let position = self.writer.commit(len, touched);
-        if let Some(order) = &self.order {
-            sequence =
-                order.append(Place { lane: self.lane, position }).ok_or(PublishError::Corrupt)?;
-        }
+        let (position, sequence) = match &mut self.line {
+            Line::Lanes => {
+                let sequence = self.writer.sequence();
+                (self.writer.commit(len, touched), sequence)
+            }
+            Line::Ring(order) => {
+                let position = self.writer.commit(len, touched);
+                let place = Place { lane: self.lane, position };
+                (position, order.append(place).ok_or(PublishError::Corrupt)?)
+            }
+            Line::Log(pen) => pen.commit(&mut self.writer, len, touched, &[], None)?,
+        };
+        self.tell(position, sequence)
+    }
+
+    /// Tells whoever sleeps of the message that was committed.
+    #[inline]
+    pub(super) fn tell(&mut self, position: u64, sequence: u64) -> Result<Receipt, PublishError> {
         if self.core.bell.is_wanted() {
             self.core.ring();
         }

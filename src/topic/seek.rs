@@ -144,6 +144,9 @@ impl<T: Payload> Subscriber<T> {
         if !now && !self.vain.is_multiple_of(LOOKS_PER_CHECK) {
             return Ok(());
         }
+        if self.trail.is_some() {
+            return self.check_wait_in_log();
+        }
         let sound = match &self.order {
             Some((order, index)) => order.check_wait(index.get()),
             None => self.lanes.iter().try_for_each(|cursor| cursor.reader.check_wait()),
@@ -199,7 +202,7 @@ impl<T: Payload> Subscriber<T> {
             // A lane that was born while this subscriber joined may have its gate ahead of the reader already. It must
             // not fall back: nothing that is due would raise it again.
             let gate = self.core.slots.gate_of(self.claimed.slot, lane);
-            self.lanes.push(Cursor { reader, hold, gate });
+            self.lanes.push(Cursor { reader, hold, gate, seed: 0 });
             if missed > 0 {
                 self.overtaken(missed)?;
             }
@@ -215,6 +218,9 @@ impl<T: Payload> Subscriber<T> {
         }
         if let Some((order, index)) = &self.order {
             return order.tail().saturating_sub(index.get());
+        }
+        if let Some(trail) = &self.trail {
+            return trail.log.head.tail().saturating_sub(trail.next.get());
         }
         let behind = |lane: usize| {
             // A lane that was born since the last look is due from its birth.

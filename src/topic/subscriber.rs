@@ -1,7 +1,7 @@
 //! The receiving end of a topic.
 
 use crate::limits::{CURSOR_EVERY, SLEEP_MS_MAX};
-
+use crate::log::trail::Trail;
 use crate::ring::order::{Found as Placed, Order};
 use crate::ring::reader::{Poll, Reader};
 use crate::ring::slots::Claimed;
@@ -36,6 +36,9 @@ pub enum Start {
     Last(u64),
     /// With exactly this sequence, which must be retained or the next one.
     Sequence(u64),
+    /// On a durable topic: with the first message that was published at this time or later, in nanoseconds since 1970.
+    /// Times are those of the clock of the machine, which may have been set: messages behind it may be earlier.
+    Time(u64),
 }
 
 /// A message that was found: where its payload lies.
@@ -57,6 +60,8 @@ pub(super) struct Cursor {
     /// Position below which this subscriber needs nothing, whether or not the reader got there: on an ordered topic a
     /// reader moves only when a message of its lane is due.
     pub gate: u64,
+    /// In a log: what the checksums of its segment begin with.
+    pub seed: u32,
 }
 
 /// The receiving end of a topic: a cursor in every lane.
@@ -91,6 +96,8 @@ pub struct Subscriber<T: Payload> {
     /// Index in `lanes` of each lane of the topic.
     pub(super) index_of: Vec<Option<usize>>,
     pub(super) order: Option<(Order, Cell<u64>)>,
+    /// The order of a durable topic.
+    pub(super) trail: Option<Trail>,
     pub(super) turn: usize,
     /// Messages taken since the cursors were published. A full streak ends a lane's turn.
     pub(super) streak: Cell<u32>,
@@ -135,6 +142,7 @@ impl<T: Payload> Subscriber<T> {
             lanes,
             index_of,
             order: order.map(|(order, index)| (order, Cell::new(index))),
+            trail: None,
             turn: 0,
             streak: Cell::new(0),
             born_seen,
@@ -270,13 +278,14 @@ impl<T: Payload> Subscriber<T> {
 
     /// Whether the next look would find something: a message, a new lane, or the loss of the slot.
     pub(super) fn is_ready(&self) -> bool {
-        let message = match &self.order {
-            Some((order, index)) => order.read(index.get()) != Placed::Empty,
-            None => self.lanes.iter().any(|cursor| cursor.reader.poll() != Poll::Empty),
+        let message = match (&self.order, &self.trail) {
+            (Some((order, index)), _) => order.read(index.get()) != Placed::Empty,
+            (None, Some(trail)) => trail.is_ready(),
+            (None, None) => self.lanes.iter().any(|cursor| cursor.reader.poll() != Poll::Empty),
         };
         message
             || self.evicted.is_some()
-            || self.core.born_count() != self.born_seen
+            || (self.trail.is_none() && self.core.born_count() != self.born_seen)
             || !self.is_active()
     }
 
@@ -295,6 +304,8 @@ impl<T: Payload> Subscriber<T> {
         }
         let found = if self.order.is_some() {
             self.next_in_order()?
+        } else if let Some(trail) = &self.trail {
+            self.next_in_log(trail)?
         } else {
             let cursor = self.lanes.get(self.turn)?;
             let Poll::Frame { offset, len } = cursor.reader.poll() else { return None };
@@ -355,7 +366,14 @@ impl<T: Payload> Subscriber<T> {
     /// Looks whether all files are still as long as they were. One that was cut short shows nothing new for ever.
     pub(super) fn probe(&self) {
         self.core.probe(self.order.iter().map(|(order, _)| order.last()));
-        self.core.probe(self.lanes.iter().map(|cursor| cursor.reader.lane().last()));
+        match &self.trail {
+            // Its files carry another mark.
+            Some(trail) => {
+                let (loss, mark) = (&self.core.loss, trail.log.files.identity);
+                self.lanes.iter().for_each(|cursor| loss.probe(cursor.reader.lane().last(), mark));
+            }
+            None => self.core.probe(self.lanes.iter().map(|cursor| cursor.reader.lane().last())),
+        }
     }
 
     /// Leaves all segments: nothing is found any more.
@@ -385,11 +403,14 @@ impl<T: Payload> Subscriber<T> {
         // CLOSE: read before the last look, so that what was published before closing is found by it: also in a lane
         // that was born before closing.
         let closed = self.core.is_closed();
-        if self.core.born_count() != self.born_seen {
+        if self.trail.is_none() && self.core.born_count() != self.born_seen {
             self.open_new_lanes()?;
         }
-        let found =
-            if self.order.is_some() { self.seek_in_order()? } else { self.seek_in_lanes()? };
+        let found = match (&self.order, &self.trail) {
+            (Some(_), _) => self.seek_in_order()?,
+            (None, Some(_)) => self.seek_in_log()?,
+            (None, None) => self.seek_in_lanes()?,
+        };
         if found {
             return Ok(self.next_within());
         }
@@ -418,6 +439,9 @@ impl<T: Payload> Subscriber<T> {
         }
         if let Some((_, index)) = &self.order {
             slots.set_order_gate(slot, index.get());
+        }
+        if let Some(trail) = &self.trail {
+            slots.set_order_gate(slot, trail.next.get());
         }
         step!("cursor.counts");
         slots.set_counts(slot, self.received, self.missed);

@@ -6,7 +6,9 @@
 use crate::message::FrameSegments;
 use crate::ring::lane::Lane;
 use crate::ring::reader::{Entered, Poll, Reader};
+use crate::ring::record::Record;
 use crate::ring::slots::Claimed;
+use crate::shm::loss::Loss;
 use crate::shm::sys;
 use crate::topic::core::Core;
 use crate::topic::payload::{Payload, Raw};
@@ -38,24 +40,41 @@ impl Drop for SlotLease {
 }
 
 /// What the views of one subscriber into one lane share.
+///
+/// A segment of a log needs no pin, and no slot: it is not used again, and its mapping, which `lane` keeps, outlives its
+/// file.
 pub struct Hold {
     lane: Lane,
-    slot: Arc<SlotLease>,
+    slot: Option<Arc<SlotLease>>,
+    loss: Loss,
 }
 
 impl Hold {
     pub fn new(lane: Lane, slot: Arc<SlotLease>) -> Arc<Self> {
-        Arc::new(Self { lane, slot })
+        let loss = slot.core.loss.clone();
+        Arc::new(Self { lane, slot: Some(slot), loss })
+    }
+
+    /// For views of one segment of a log.
+    pub fn in_log(segment: Lane, loss: Loss) -> Arc<Self> {
+        Arc::new(Self { lane: segment, slot: None, loss })
     }
 
     /// Whether no file of the topic lost pages while this process had it mapped.
     pub fn is_intact(&self) -> bool {
-        !self.slot.core.loss.happened()
+        !self.loss.happened()
     }
 
-    /// The subscriber slot whose pins these are.
-    pub fn slot(&self) -> usize {
-        self.slot.claimed.slot
+    /// The slot whose pins count, unless none do: a child that inherited a view counts nothing, as it drops nothing. The
+    /// pins are its parent's.
+    fn counts(&self) -> Option<usize> {
+        let slot = self.slot.as_ref()?;
+        (slot.fork_epoch == sys::fork_epoch()).then_some(slot.claimed.slot)
+    }
+
+    /// Whether this is one of a log.
+    pub fn is_in_log(&self) -> bool {
+        self.slot.is_none()
     }
 }
 
@@ -68,11 +87,9 @@ pub struct Pinned {
 impl Pinned {
     /// Counts one more holder of a segment that the caller has pinned.
     pub fn again(hold: &Arc<Hold>, physical: usize) -> Self {
-        let slot = &hold.slot;
-        // A child that inherited the view counts nothing, as it drops nothing: the pins are its parent's.
-        if slot.fork_epoch == sys::fork_epoch() {
+        if let Some(slot) = hold.counts() {
             step!("view.pin");
-            hold.lane.pins().pin(hold.lane.index(), physical, slot.claimed.slot);
+            hold.lane.pins().pin(hold.lane.index(), physical, slot);
         }
         Self { hold: hold.clone(), physical }
     }
@@ -86,11 +103,10 @@ impl Clone for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let slot = &self.hold.slot;
-        if slot.fork_epoch == sys::fork_epoch() {
+        if let Some(slot) = self.hold.counts() {
             step!("view.unpin");
             let lane = &self.hold.lane;
-            lane.pins().unpin(lane.index(), self.physical, slot.claimed.slot);
+            lane.pins().unpin(lane.index(), self.physical, slot);
         }
     }
 }
@@ -152,6 +168,22 @@ impl<T: Payload> View<T> {
     /// Byte offset of its frame in the lane since the lane's birth.
     pub fn position(&self) -> u64 {
         self.spot.position
+    }
+
+    /// When it was published, in nanoseconds since 1970 by the clock of the machine; `None` unless the topic is durable.
+    pub fn time_ns(&self) -> Option<u64> {
+        self.record().map(|record| self.pinned.hold.lane.record_time(record.at))
+    }
+
+    /// The key that it was published with; empty if there is none.
+    pub fn key(&self) -> &[u8] {
+        self.record().map_or(&[], |record| self.pinned.hold.lane.key(&record))
+    }
+
+    fn record(&self) -> Option<Record> {
+        let lane = &self.pinned.hold.lane;
+        let is_in_log = self.pinned.hold.is_in_log();
+        is_in_log.then(|| lane.record(lane.offset_of(self.spot.position))).flatten()
     }
 
     /// A view of part of the payload, with a pin of its own.
@@ -247,10 +279,11 @@ impl<T: Payload> WeakView<T> {
     /// The message, pinned again, unless its segment was taken back since.
     pub fn upgrade(&self) -> Option<View<T>> {
         let hold = self.hold.upgrade()?;
-        if hold.slot.fork_epoch != sys::fork_epoch() {
-            return None;
+        if hold.is_in_log() {
+            // The segment is mapped as long as the hold lives.
+            return Some(View::new(Pinned { hold, physical: 0 }, self.spot));
         }
-        let mut reader = Reader::new(hold.lane.clone(), hold.slot.claimed.slot);
+        let mut reader = Reader::new(hold.lane.clone(), hold.counts()?);
         let entered = reader.stand_at(self.spot.position, self.spot.lane_sequence);
         let here = entered == Ok(Entered::Inside)
             && matches!(reader.poll(), Poll::Frame { len, .. } if self.is_part_of(len));

@@ -13,6 +13,7 @@ mod calls;
 mod channel;
 mod container;
 mod death;
+mod durable;
 mod eviction;
 mod files;
 mod fixture;

@@ -195,6 +195,7 @@ impl World {
                         Start::Last(_) if self.ordered => u64::MAX,
                         Start::Last(count) => next.saturating_sub(count).max(oldest),
                         Start::Sequence(sequence) => sequence.min(next),
+                        Start::Time(_) => next,
                     }
                 });
                 self.followers.push(Follower { subscriber, due, owed: 0, settled: false });

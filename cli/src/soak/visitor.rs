@@ -74,7 +74,8 @@ fn join<'a, P: Parcel>(
         // Exactly there in every lane, but for those that were not born: they begin at 0.
         Start::Sequence(wanted) if committed == 0 => Bounds { least: 0, most: wanted },
         Start::Sequence(wanted) => Bounds { least: wanted + wrong, most: wanted + wrong },
-        Start::Oldest => Bounds { least: 0, most },
+        // Nobody asks for a time here.
+        Start::Oldest | Start::Time(_) => Bounds { least: 0, most },
     };
     let bounds = committed.into_iter().zip(child.tried()).map(bound).collect();
     let mut books = Books::new(child, subscriber, begins, bounds);

@@ -179,6 +179,34 @@ impl Directory {
         Ok(names)
     }
 
+    /// The names of all files, without temporaries.
+    pub fn files(&self) -> Result<Vec<String>> {
+        let mut names = self.entries().map_err(|errno| match errno {
+            Errno::NOENT => gone("list", &self.path),
+            errno => explain("list", &self.path, errno),
+        })?;
+        names.retain(|name| {
+            !name.starts_with('.') && self.kind_of(name) == Ok(FileType::RegularFile)
+        });
+        Ok(names)
+    }
+
+    /// Removes file `name`, if there is one.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        match fs::unlinkat(&self.opened, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.explain("remove", name, errno)),
+        }
+    }
+
+    /// Puts the list of entries on disk.
+    pub fn sync(&self) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = fs::openat(&self.opened, ".", flags, Mode::empty());
+        let synced = opened.and_then(|opened| fs::fsync(&opened));
+        synced.map_err(|errno| explain("put on disk the folder", &self.path, errno))
+    }
+
     /// Removes folder `name`: first its name, in one step, then what was under it.
     pub fn remove_folder(&self, name: &str) -> Result<()> {
         drop(self.open_folder(name)?);

@@ -73,6 +73,32 @@ impl Memory {
         Ok(opened)
     }
 
+    /// Makes `file` the entry `name`, unless there is one.
+    pub fn place_new(&self, name: &str, file: File) -> bool {
+        match self.entries().entry(name.to_owned()) {
+            Slot::Occupied(_) => false,
+            Slot::Vacant(vacant) => {
+                vacant.insert(Entry::File(file));
+                true
+            }
+        }
+    }
+
+    /// The names of all files.
+    pub fn files(&self) -> Vec<String> {
+        let entries = self.entries();
+        let files = entries.iter().filter(|(_, entry)| matches!(entry, Entry::File(_)));
+        files.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes file `name` off the list.
+    pub fn remove_file(&self, name: &str) {
+        let mut entries = self.entries();
+        if matches!(entries.get(name), Some(Entry::File(_))) {
+            entries.remove(name);
+        }
+    }
+
     /// Opens folder `name`.
     pub fn open_folder(&self, name: &str) -> Result<Arc<Self>> {
         match self.entries().get(name) {

@@ -167,6 +167,30 @@ impl Temporary {
         Ok(locked.into_file())
     }
 
+    /// Gives the file its mode and its name, unless the name is taken. False, and the file is removed, if it is.
+    pub fn become_new_file(mut self, target: &str, mode: u32) -> Result<bool> {
+        self.set_mode(target, mode)?;
+        step!("file.link");
+        let parent = &self.parent.opened;
+        let renamed =
+            match fs::renameat_with(parent, &self.name, parent, target, RenameFlags::NOREPLACE) {
+                // A link is refused as well if the name is taken. What stays under the old name is swept.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    fs::linkat(parent, &self.name, parent, target, AtFlags::empty())
+                        .and_then(|()| fs::unlinkat(parent, &self.name, AtFlags::empty()))
+                }
+                renamed => renamed,
+            };
+        match renamed {
+            Ok(()) => {
+                self.locked = None;
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(self.parent.explain("make", target, errno)),
+        }
+    }
+
     /// The mode exactly, whatever the mask of the process is: H1.
     fn set_mode(&self, target: &str, mode: u32) -> Result<()> {
         let explain = |errno| self.parent.explain("set the mode of", target, errno);

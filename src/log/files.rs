@@ -1,0 +1,224 @@
+//! The files of a log: making, opening and mapping them.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::header::{Header, Kind};
+use crate::layout::log::{self as layout, Checkpoint, LogShape};
+use crate::layout::record;
+use crate::limits::HEADER_BYTES;
+use crate::ring::lane::Lane;
+use crate::ring::log::Piece;
+use crate::ring::pins::Pins;
+use crate::shm::home::{folder_mode, Created, Folder};
+use crate::shm::loss::Loss;
+use crate::shm::map::{self, Access};
+use crate::shm::place::Region;
+use crate::sync::Ordering::Relaxed;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+/// An open log.
+pub struct LogFiles {
+    /// Its folder.
+    pub folder: Folder,
+    /// What it was created with.
+    pub shape: LogShape,
+    /// The number that all its files carry.
+    pub identity: u64,
+    /// What became of its files.
+    pub loss: Loss,
+}
+
+/// A mapped segment.
+#[derive(Clone)]
+pub struct Segment {
+    /// Its bytes, as a lane with this one segment.
+    pub lane: Lane,
+    /// Its number in its lane.
+    pub logical: u64,
+    /// What its checksums begin with.
+    pub seed: u32,
+    region: Region,
+    file: Arc<File>,
+}
+
+impl Segment {
+    /// The sequence from which on everything is in this segment or in later ones.
+    pub fn after(&self) -> u64 {
+        // Relaxed: stored before the segment was told of.
+        self.region.word(layout::AFTER_AT).load(Relaxed)
+    }
+
+    /// Begins the segment.
+    pub fn begin(&self, number: u64, after: u64) {
+        self.lane.begin_segment(self.logical, number);
+        // Relaxed: published by the place of its first record.
+        self.region.word(layout::AFTER_AT).store(after, Relaxed);
+    }
+
+    /// The mapping of the whole file.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+}
+
+/// What lies in the folder of a log.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The numbers of the segments of each lane, in order.
+    pub segments: BTreeMap<usize, Vec<u64>>,
+    /// The numbers of the pieces of the order, in order.
+    pub pieces: Vec<u64>,
+}
+
+impl LogFiles {
+    /// Opens the log in `folder`. `loss` says whether its files, and what else is noted there, are whole.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is none; `Corrupt`, `Mismatch` if it is not one that this library reads.
+    pub fn open(folder: Folder, loss: &Loss) -> Result<Self> {
+        let what = format!("{folder}/log");
+        let file = folder.open_file("log", Access::Read)?;
+        let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        let most = (HEADER_BYTES * 2 + crate::limits::SCHEMA_BYTES_MAX) as u64;
+        if len > most {
+            return Err(Error::corrupt(what, "its length", len, format!("at most {most}")));
+        }
+        let region = map::map(&file, &what, Access::Read, len, loss)?;
+        let header = Header::read(&region, Kind::Log, &what)?;
+        let shape = LogShape::from_header(&header, &what)?;
+        Ok(Self { folder, shape, identity: header.identity, loss: loss.clone() })
+    }
+
+    /// Makes a log under `name` in `parent`, unless there is something of that name.
+    pub fn create(parent: &Folder, name: &str, shape: &LogShape, schema: &[u8]) -> Result<()> {
+        let identity = crate::bus::new_identity();
+        let created = parent.create_folder_atomically(name, folder_mode(shape.mode), |folder| {
+            let header = shape.to_header(identity);
+            folder.create_file_atomically("log", header.file_bytes, shape.mode, |region| {
+                for (index, chunk) in schema.chunks(8).enumerate() {
+                    let mut word = [0; 8];
+                    word[..chunk.len()].copy_from_slice(chunk);
+                    let at = LogShape::SCHEMA_AT + index * 8;
+                    // Relaxed: published by the rename.
+                    region.word(at).store(u64::from_le_bytes(word), Relaxed);
+                }
+                header.write(region);
+                Ok(())
+            })?;
+            let header = Checkpoint::header(identity);
+            let bytes = Checkpoint::FILE_BYTES;
+            folder.create_file_atomically("checkpoint", bytes, shape.mode, |region| {
+                header.write(region);
+                Ok(())
+            })?;
+            super::claim::create(folder, identity, shape.mode)?;
+            folder.sync()
+        })?;
+        match created {
+            Created::Mine(_) => parent.sync(),
+            Created::Theirs => Ok(()),
+        }
+    }
+
+    /// The schema that the log stores, checked against its checksum.
+    pub fn schema_bytes(&self) -> Result<Vec<u8>> {
+        let what = format!("{}/log", self.folder);
+        let file = self.folder.open_file("log", Access::Read)?;
+        let region = map::map(&file, &what, Access::Read, self.shape.file_bytes(), &self.loss)?;
+        let (len, crc) = (self.shape.schema_bytes as usize, self.shape.schema_crc);
+        crate::message::stored_schema(&region, LogShape::SCHEMA_AT, len, crc, &what)
+    }
+
+    /// What lies in the folder now.
+    pub fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for name in self.folder.files()? {
+            if let Some((lane, logical)) = layout::segment_of(&name) {
+                listing.segments.entry(lane).or_default().push(logical);
+            } else if let Some(piece) = layout::piece_of(&name) {
+                listing.pieces.push(piece);
+            }
+        }
+        listing.segments.values_mut().for_each(|numbers| numbers.sort_unstable());
+        listing.pieces.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Maps segment `logical` of a lane. `None` if there is no such file.
+    pub fn segment(&self, lane: usize, logical: u64, access: Access) -> Result<Option<Segment>> {
+        let name = layout::segment_file(lane, logical);
+        let expected = self.shape.segment_header(self.identity, lane, logical);
+        let Some((region, file)) = self.map(&name, &expected, access)? else { return Ok(None) };
+        let pins = Pins::new(region.clone(), 0, 0, 0, 0);
+        let bytes = self.shape.segment_bytes as usize;
+        let seed = record::seed(self.identity, lane, logical);
+        let file = Arc::new(file);
+        let lane = Lane::new(region.clone(), pins, lane, 1, bytes);
+        Ok(Some(Segment { lane, logical, seed, region, file }))
+    }
+
+    /// Makes segment `logical` of a lane, unless it is there.
+    pub fn create_segment(&self, lane: usize, logical: u64) -> Result<()> {
+        let name = layout::segment_file(lane, logical);
+        // The others of a group read it.
+        let mode = self.shape.mode & !0o022;
+        self.make(&name, &self.shape.segment_header(self.identity, lane, logical), mode)
+    }
+
+    /// Maps piece `number` of the order. `None` if there is no such file.
+    pub fn piece(&self, number: u64, access: Access) -> Result<Option<(Piece, File)>> {
+        let expected = self.shape.places_header(self.identity, number);
+        let mapped = self.map(&layout::places_file(number), &expected, access)?;
+        Ok(mapped.map(|(region, file)| (Piece::new(region, layout::PLACES_AT, number), file)))
+    }
+
+    /// Makes piece `number` of the order, unless it is there.
+    pub fn create_piece(&self, number: u64) -> Result<()> {
+        let header = self.shape.places_header(self.identity, number);
+        self.make(&layout::places_file(number), &header, self.shape.mode)
+    }
+
+    fn make(&self, name: &str, header: &Header, mode: u32) -> Result<()> {
+        if self.folder.exists(name)? {
+            return Ok(());
+        }
+        let made = self.folder.create_file_if_absent(name, header.file_bytes, mode, |region| {
+            header.write(region);
+            Ok(())
+        });
+        made.map(drop)
+    }
+
+    fn map(&self, name: &str, expected: &Header, access: Access) -> Result<Option<(Region, File)>> {
+        let file = match self.folder.open_file(name, access) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let what = format!("{}/{name}", self.folder);
+        let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
+        let header = Header::read(&region, expected.kind, &what)?;
+        if header.identity != expected.identity {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{what} belongs to another log; put the files back where they were"),
+            ));
+        }
+        if header != *expected {
+            let (found, named) = (format!("{:?}", header.fields), format!("{:?}", expected.fields));
+            return Err(Error::corrupt(what, "what it says of itself", found, named));
+        }
+        Ok(Some((region, file)))
+    }
+
+    /// Refuses to act on what was read if a file of the log lost pages: they read as zeroes.
+    pub fn check_loss(&self) -> Result<()> {
+        self.loss.check(format_args!("the log {}", self.folder))
+    }
+}
