@@ -15,7 +15,7 @@ use crate::shm::map::{self, Access};
 use crate::shm::node::{own_namespace, Node, NodeLock, NodeTable, SLOT_BYTES};
 use crate::tokens::{self, TokenQueueBuilder, TokenQueueInfo};
 use crate::topic::core::Core;
-use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo};
+use crate::topic::{inspect, repair, Payload, TopicBuilder, TopicInfo, UntypedTopic};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -292,6 +292,15 @@ impl Bus {
     /// `NotFound` if there is no such topic; `Corrupt` if it is damaged.
     pub fn inspect(&self, topic: &str) -> Result<TopicInfo> {
         inspect(&*self.open_core(topic, Access::Read)?)
+    }
+
+    /// Opens a topic that exists without knowing its type: for tools.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such topic; `Corrupt` if it is damaged.
+    pub fn topic_untyped(&self, topic: &str) -> Result<UntypedTopic> {
+        Ok(UntypedTopic::new(self.open_core(topic, Access::Write)?))
     }
 
     fn open_core(&self, topic: &str, access: Access) -> Result<Arc<Core>> {

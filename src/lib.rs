@@ -180,7 +180,8 @@ pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 pub use topic::{
     Append, Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,
     PublisherInfo, Raw, Receipt, RecvError, Start, StreamChunk, Subscriber, SubscriberInfo,
-    SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, View, Wait, WeakView,
+    SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, UntypedTopic, View, Wait,
+    WeakView,
 };
 
 #[cfg(doctest)]

@@ -108,6 +108,53 @@ impl OpenedLog {
 }
 
 impl<T: Payload> TopicBuilder<T> {
+    /// Keeps the messages in a log on disk, in a place that follows from the names of bus and topic: under
+    /// `WINDLASS_LOGS` if that is set; beside the topic if the bus was opened by a path that is not in `/dev/shm`; else
+    /// under `XDG_DATA_HOME/windlass` or `~/.local/share/windlass`.
+    ///
+    /// The topic is [ordered](Self::ordered), its publishers never wait for its subscribers, and whoever opens it after
+    /// all processes have ended, or the machine has crashed, finds what was published. The options of a log that exists
+    /// are those that it was made with.
+    pub fn durable(self) -> Self {
+        let durable = Durable { path: None, ..self.durable.clone().unwrap_or_default() };
+        Self { durable: Some(durable), ..self }
+    }
+
+    /// The same, in the folder `path`, which is made if it does not exist; that which it is in must exist.
+    pub fn durable_at(self, path: impl Into<PathBuf>) -> Self {
+        let path = Some(path.into());
+        let durable = Durable { path, ..self.durable.clone().unwrap_or_default() };
+        Self { durable: Some(durable), ..self }
+    }
+
+    /// When messages are put on disk; [`SyncPolicy::None`] by default. Durable topics only.
+    pub fn sync(self, sync: SyncPolicy) -> Self {
+        self.with_log(|log| log.sync = Some(sync))
+    }
+
+    /// Deletes the oldest segments once all of them together have more than `bytes` bytes. Everything is kept by
+    /// default. Durable topics only.
+    pub fn retain_bytes(self, bytes: u64) -> Self {
+        self.with_log(|log| log.retain_bytes = Some(bytes))
+    }
+
+    /// Deletes segments whose messages are all older than `age`. Durable topics only.
+    pub fn retain_for(self, age: Duration) -> Self {
+        self.with_log(|log| log.retain_for = Some(age))
+    }
+
+    /// Whether messages carry checksums, as they do by default: without them a message that changed on disk is not
+    /// noticed, and after a crash of the machine neither is one that did not get there. Durable topics only.
+    pub fn checksums(self, checksums: bool) -> Self {
+        self.with_log(|log| log.checksums = Some(checksums))
+    }
+
+    fn with_log(self, set: impl FnOnce(&mut Durable)) -> Self {
+        let mut durable = self.durable.clone().unwrap_or_else(Durable::not_asked_for);
+        set(&mut durable);
+        Self { durable: Some(durable), ..self }
+    }
+
     /// Refuses options that exclude each other.
     pub(super) fn check_durable(&self, durable: bool) -> Result<()> {
         let refuse = |text: String| {
@@ -165,7 +212,7 @@ impl<T: Payload> TopicBuilder<T> {
             schema_crc: shape.schema_crc,
         };
         let (parent, name) = home::open_parent(&path)?;
-        let schema = T::schema()?;
+        let schema = self.stored_schema()?;
         if !parent.exists(&name)? {
             LogFiles::create(&parent, &name, &wanted, schema.as_deref().unwrap_or_default())?;
         }

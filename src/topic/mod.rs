@@ -19,6 +19,7 @@ mod payload;
 pub(crate) mod publisher;
 mod seek;
 mod subscriber;
+mod untyped;
 mod view;
 pub(crate) mod wait;
 pub(crate) mod watch;
@@ -34,6 +35,7 @@ pub use outcome::{PublishError, Receipt, RecvError};
 pub use payload::{Payload, Raw};
 pub use publisher::Publisher;
 pub use subscriber::{Start, Subscriber};
+pub use untyped::UntypedTopic;
 pub use view::{StreamChunk, View, WeakView};
 pub use wait::Wait;
 

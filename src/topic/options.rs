@@ -68,6 +68,8 @@ pub struct TopicBuilder<T: Payload> {
     prefault: Option<bool>,
     mode: Option<u32>,
     pub(super) durable: Option<Durable>,
+    /// The schema of a topic whose type this process does not know.
+    pub(super) schema: Option<Vec<u8>>,
     payload: PhantomData<fn() -> T>,
 }
 
@@ -87,6 +89,7 @@ impl<T: Payload> TopicBuilder<T> {
             prefault: None,
             mode: None,
             durable: None,
+            schema: None,
             payload: PhantomData,
         }
     }
@@ -151,53 +154,6 @@ impl<T: Payload> TopicBuilder<T> {
         Self { mode: Some(mode), ..self }
     }
 
-    /// Keeps the messages in a log on disk, in a place that follows from the names of bus and topic: under
-    /// `WINDLASS_LOGS` if that is set; beside the topic if the bus was opened by a path that is not in `/dev/shm`; else
-    /// under `XDG_DATA_HOME/windlass` or `~/.local/share/windlass`.
-    ///
-    /// The topic is [ordered](Self::ordered), its publishers never wait for its subscribers, and whoever opens it after
-    /// all processes have ended, or the machine has crashed, finds what was published. The options of a log that exists
-    /// are those that it was made with.
-    pub fn durable(self) -> Self {
-        let durable = Durable { path: None, ..self.durable.clone().unwrap_or_default() };
-        Self { durable: Some(durable), ..self }
-    }
-
-    /// The same, in the folder `path`, which is made if it does not exist; that which it is in must exist.
-    pub fn durable_at(self, path: impl Into<PathBuf>) -> Self {
-        let path = Some(path.into());
-        let durable = Durable { path, ..self.durable.clone().unwrap_or_default() };
-        Self { durable: Some(durable), ..self }
-    }
-
-    /// When messages are put on disk; [`SyncPolicy::None`] by default. Durable topics only.
-    pub fn sync(self, sync: SyncPolicy) -> Self {
-        self.with_log(|log| log.sync = Some(sync))
-    }
-
-    /// Deletes the oldest segments once all of them together have more than `bytes` bytes. Everything is kept by
-    /// default. Durable topics only.
-    pub fn retain_bytes(self, bytes: u64) -> Self {
-        self.with_log(|log| log.retain_bytes = Some(bytes))
-    }
-
-    /// Deletes segments whose messages are all older than `age`. Durable topics only.
-    pub fn retain_for(self, age: Duration) -> Self {
-        self.with_log(|log| log.retain_for = Some(age))
-    }
-
-    /// Whether messages carry checksums, as they do by default: without them a message that changed on disk is not
-    /// noticed, and after a crash of the machine neither is one that did not get there. Durable topics only.
-    pub fn checksums(self, checksums: bool) -> Self {
-        self.with_log(|log| log.checksums = Some(checksums))
-    }
-
-    fn with_log(self, set: impl FnOnce(&mut Durable)) -> Self {
-        let mut durable = self.durable.clone().unwrap_or_else(Durable::not_asked_for);
-        set(&mut durable);
-        Self { durable: Some(durable), ..self }
-    }
-
     /// Opens the topic, creating it if it does not exist.
     ///
     /// # Errors
@@ -248,14 +204,16 @@ impl<T: Payload> TopicBuilder<T> {
         let durable = self.durable.as_ref().is_some_and(|durable| durable.asked);
         self.check_durable(durable)?;
         let ordered = self.ordered.unwrap_or(durable);
-        let schema = T::schema()?.unwrap_or_default();
+        let schema = self.stored_schema()?;
+        let typed = schema.is_some();
+        let schema = schema.unwrap_or_default();
         let evict = self.evict_after.unwrap_or(Duration::ZERO).as_nanos();
         let shape = Shape {
             reliable: !durable && self.policy.unwrap_or(Policy::Reliable) == Policy::Reliable,
             ordered,
             durable,
             prefault: self.prefault.unwrap_or(true),
-            typed: T::schema()?.is_some(),
+            typed,
             publishers_max: self.publishers_max.unwrap_or(limits::PUBLISHERS_DEFAULT),
             subscribers_max: self.subscribers_max.unwrap_or(limits::SUBSCRIBERS_DEFAULT),
             segments: match durable {
@@ -379,7 +337,7 @@ impl<T: Payload> TopicBuilder<T> {
         // What a log was made with stands.
         let (shape, schema) = match &log {
             Some(log) => (&log.adopted(shape), log.schema.clone()),
-            None => (shape, T::schema()?.unwrap_or_default()),
+            None => (shape, self.stored_schema()?.unwrap_or_default()),
         };
         let identity = crate::bus::new_identity();
         let mut opened = None;
@@ -444,6 +402,14 @@ impl<T: Payload> TopicBuilder<T> {
         Ok(Topic::new(core))
     }
 
+    /// The schema of the messages; `None` for bytes.
+    pub(super) fn stored_schema(&self) -> Result<Option<Vec<u8>>> {
+        match &self.schema {
+            Some(schema) => Ok(Some(schema.clone())),
+            None => T::schema(),
+        }
+    }
+
     /// Compares the options that were set with those of the topic.
     fn compare(&self, core: &Core) -> Result<()> {
         let shape = &core.shape;
@@ -484,7 +450,7 @@ impl<T: Payload> TopicBuilder<T> {
 
     fn compare_schema(&self, core: &Core) -> Result<()> {
         let stored = core.schema_bytes()?;
-        match (T::schema()?, core.shape.typed) {
+        match (self.stored_schema()?, core.shape.typed) {
             (None, false) => Ok(()),
             (Some(mine), true) if mine == stored => Ok(()),
             (Some(mine), true) => crate::message::check_schemas(&self.name, &stored, &mine),
