@@ -62,15 +62,15 @@ pub struct TopicBuilder<T: Payload> {
     pub(super) segment_bytes: Option<u64>,
     pub(super) segments_per_lane: Option<u32>,
     pub(super) publishers_max: Option<u32>,
-    subscribers_max: Option<u32>,
+    pub(super) subscribers_max: Option<u32>,
     pub(super) order_slots: Option<u64>,
     pub(super) evict_after: Option<Duration>,
-    prefault: Option<bool>,
-    mode: Option<u32>,
+    pub(super) prefault: Option<bool>,
+    pub(super) mode: Option<u32>,
     pub(super) durable: Option<Durable>,
     /// The schema of a topic whose type this process does not know.
     pub(super) schema: Option<Vec<u8>>,
-    payload: PhantomData<fn() -> T>,
+    pub(super) payload: PhantomData<fn() -> T>,
 }
 
 impl<T: Payload> TopicBuilder<T> {
