@@ -303,6 +303,9 @@ fn subscribers(core: &Core, publishers: &[PublisherInfo]) -> Result<Vec<Subscrib
 pub(crate) fn repair(core: &Core, report: &mut RepairReport) -> Result<()> {
     report.subscribers += core.reap_the_dead();
     report.temporaries += core.folder.sweep_temporaries();
+    if let Some(log) = &core.log {
+        report.temporaries += log.files.folder.sweep_temporaries();
+    }
     let (mut lanes, mut failed) = (0, None);
     for lane in 0..core.shape.publishers_max as usize {
         match lease::repair(core, lane) {

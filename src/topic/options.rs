@@ -49,6 +49,10 @@ pub(super) fn policy_of(shape: &Shape) -> Policy {
     }
 }
 
+/// Looks for a topic that somebody else is making, whose log is in use already, a millisecond apart. A topic of that name
+/// that was removed, and is still in use, has the log for longer.
+const TRIES_MAX: u32 = 2000;
+
 /// Names a topic and its options; made by [`Bus::topic`](crate::Bus::topic).
 ///
 /// Options that are not set take their default when the topic is created, and whatever it has when it is opened. An
@@ -328,6 +332,18 @@ impl<T: Payload> TopicBuilder<T> {
 
     /// Makes the topic and opens it. `None` if it exists.
     fn try_create(&self, shape: &Shape) -> Result<Option<Arc<Core>>> {
+        for _ in 0..TRIES_MAX {
+            match self.try_create_once(shape) {
+                Err(error) if self.is_made_by_another(&error) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                tried => return tried,
+            }
+        }
+        self.try_create_once(shape)
+    }
+
+    fn try_create_once(&self, shape: &Shape) -> Result<Option<Arc<Core>>> {
         let name = self.folder_name();
         let bus = self.member.folder();
         if bus.exists(&name)? {
@@ -362,16 +378,10 @@ impl<T: Payload> TopicBuilder<T> {
             let member = self.member.clone();
             opened = Some(Core::open(&self.name, folder.clone(), member, Access::Write)?);
             Ok(())
-        });
+        })?;
         Ok(match created {
-            Ok(Created::Mine(_)) => opened,
-            Ok(Created::Theirs) => None,
-            // Somebody else is making the same topic, and has its log already.
-            Err(error) if log.is_some() && self.is_made_by_another(&error) => {
-                std::thread::sleep(Duration::from_millis(1));
-                return self.try_create(shape);
-            }
-            Err(error) => return Err(error),
+            Created::Mine(_) => opened,
+            Created::Theirs => None,
         })
     }
 
