@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Closed,
     /// The position asked for is not retained, or not yet written.
     OutOfRange,
+    /// A message of a log is not what was published: its file changed on disk, or is gone. Others are not concerned.
+    Damaged,
     /// Any other failure of the operating system.
     Io,
 }

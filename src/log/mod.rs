@@ -5,11 +5,24 @@
 //! leases, tail and sleepers, is in the control file of the topic, as for every other topic, and is made anew from the
 //! log by whoever opens it first ([`recover`]).
 
+pub mod cache;
 pub mod checkpoint;
 pub mod claim;
 pub mod core;
 pub mod files;
+pub mod info;
+pub mod iter;
+pub mod outcome;
 pub mod pen;
+pub mod reader;
+pub mod record;
 pub mod recover;
 pub mod site;
+pub mod source;
 pub mod trail;
+
+pub use info::LogInfo;
+pub use iter::{Iter, Scan};
+pub use outcome::{Damage, ReadError};
+pub use reader::Log;
+pub use record::Record;

@@ -102,7 +102,7 @@ pub fn recover(files: &LogFiles) -> Result<Recovered> {
 }
 
 /// The first sequence from which on nothing was deleted.
-fn floor_of(files: &LogFiles, known: &Checkpoint, listing: &Listing) -> Result<u64> {
+pub(super) fn floor_of(files: &LogFiles, known: &Checkpoint, listing: &Listing) -> Result<u64> {
     let mut floor = known.floor.min(TAIL_MAX);
     if let Some(piece) = listing.pieces.first() {
         floor = floor.max(piece.saturating_mul(PLACES).min(TAIL_MAX));

@@ -15,12 +15,12 @@ mod message;
 mod options;
 mod outcome;
 pub mod patience;
-mod payload;
+pub(crate) mod payload;
 pub(crate) mod publisher;
 mod seek;
 mod subscriber;
 mod untyped;
-mod view;
+pub(crate) mod view;
 pub(crate) mod wait;
 pub(crate) mod watch;
 
@@ -41,7 +41,10 @@ pub use wait::Wait;
 
 pub(crate) use inspect::{inspect, repair};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::core::LogCore;
+use crate::log::source::Source;
+use crate::log::Log;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -108,6 +111,27 @@ impl<T: Payload> Topic<T> {
     /// Whether the topic was closed.
     pub fn is_closed(&self) -> bool {
         self.core.is_closed()
+    }
+
+    /// The log of this topic, to be read at will.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if the topic is not durable.
+    pub fn log(&self) -> Result<Log<T>> {
+        Ok(Log::new(Arc::new(Source::of_topic(self.log_core()?))))
+    }
+
+    /// The log of a topic that has one.
+    fn log_core(&self) -> Result<Arc<LogCore>> {
+        self.core.member.check_process()?;
+        self.core.log.clone().ok_or_else(|| {
+            let text = format!(
+                "topic {} has no log; create it with durable() or durable_at(path)",
+                self.core.name
+            );
+            Error::new(ErrorKind::Invalid, text)
+        })
     }
 
     /// Options, publishers, subscribers, lag and counters, as they are now.

@@ -72,6 +72,12 @@ impl Hold {
         (slot.fork_epoch == sys::fork_epoch()).then_some(slot.claimed.slot)
     }
 
+    /// The lane, or the segment of a log.
+    #[inline]
+    pub fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     /// Whether this is one of a log.
     pub fn is_in_log(&self) -> bool {
         self.slot.is_none()
@@ -138,6 +144,15 @@ pub struct View<T: Payload> {
 impl<T: Payload> View<T> {
     pub(super) fn new(pinned: Pinned, spot: Spot) -> Self {
         Self { pinned, spot, held: T::Held::default() }
+    }
+
+    /// A view of a record in a segment of a log.
+    #[inline]
+    pub(crate) fn of_record(hold: &Arc<Hold>, record: &Record, sequence: u64, logical: u64) -> Self {
+        let (offset, position) =
+            (hold.lane.payload_of(record), hold.lane.position(logical, record.at));
+        let spot = Spot { offset, len: record.len, sequence, lane_sequence: 0, position };
+        Self::new(Pinned { hold: hold.clone(), physical: 0 }, spot)
     }
 
     /// The payload.
