@@ -8,6 +8,7 @@ pub(crate) use member::{new_identity, Living, Member, Process};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::{HEADER_BYTES, NODES_MAX};
+use crate::message::dynamic::Schema;
 use crate::queue::{self, Queue, QueueBuilder, QueueInfo, UntypedQueue};
 use crate::shm::home::{Folder, Home, SHARED_MODE};
 use crate::shm::loss::Loss;
@@ -292,6 +293,16 @@ impl Bus {
     /// `NotFound` if there is no such topic; `Corrupt` if it is damaged.
     pub fn inspect(&self, topic: &str) -> Result<TopicInfo> {
         inspect(&*self.open_core(topic, Access::Read)?)
+    }
+
+    /// The type of the messages of a topic, to read them without their generated code. None if they are raw bytes.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is no such topic; `Corrupt` if it is damaged.
+    pub fn schema(&self, topic: &str) -> Result<Option<Schema>> {
+        let core = self.open_core(topic, Access::Read)?;
+        core.shape.typed.then(|| Schema::parse(&core.schema_bytes()?)).transpose()
     }
 
     /// Opens a topic that exists without knowing its type: for tools.

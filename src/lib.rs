@@ -167,6 +167,8 @@ pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
 pub use log::{Damage, Iter, Log, LogInfo, ReadError, Record, Scan};
 #[cfg(not(windlass_loom))]
+pub use message::dynamic::{FieldPath, FieldValue, FieldValues, Schema};
+#[cfg(not(windlass_loom))]
 pub use queue::{
     ClassUse, Consumer, DeadLetter, DeadLetters, EnqueueError, InFlight, Job, JobBatch, Producer,
     Queue, QueueBuilder, QueueInfo, RawLoan, TakeError, TypedLoan, UntypedQueue,

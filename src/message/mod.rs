@@ -1,7 +1,8 @@
-//! Cap'n Proto in place: memory to build in, segments to read from, schemas to compare.
+//! Cap'n Proto in place: memory to build in, segments to read from, schemas to compare and to read by.
 
 pub mod arena;
 pub mod compat;
+pub mod dynamic;
 pub mod schema;
 mod segments;
 

@@ -46,12 +46,18 @@ pub fn table_bytes(count: usize) -> usize {
 }
 
 impl<'a> FrameSegments<'a> {
-    /// Checks the table of a message.
+    /// Checks the table of a message that the `capnp` crate will read, which reads words.
     #[inline]
     pub fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
         if !payload.as_ptr().cast::<u64>().is_aligned() {
             return Err(Malformed::Unaligned);
         }
+        Self::parse_anywhere(payload)
+    }
+
+    /// Checks the table of a message at any address, for those who read bytes.
+    #[inline]
+    pub fn parse_anywhere(payload: &'a [u8]) -> Result<Self, Malformed> {
         let Some(head) = payload.first_chunk::<8>() else { return Err(Malformed::Truncated) };
         let head = u64::from_le_bytes(*head);
         if head as u32 == 0 {
@@ -61,6 +67,11 @@ impl<'a> FrameSegments<'a> {
             return Ok(Self { framed });
         }
         Self::parse_several(payload, head as u32)
+    }
+
+    /// All of it, with the table.
+    pub fn framed(&self) -> &'a [u8] {
+        self.framed
     }
 
     #[cold]

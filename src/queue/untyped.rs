@@ -1,6 +1,7 @@
 //! A queue of whatever type, for tools.
 
 use crate::error::Result;
+use crate::message::dynamic::Schema;
 use crate::queue::{inspect, Consumer, DeadLetters, Queue, QueueInfo};
 use crate::topic::Raw;
 use std::fmt;
@@ -47,6 +48,17 @@ impl UntypedQueue {
     /// The name of the queue.
     pub fn name(&self) -> &str {
         self.queue.name()
+    }
+
+    /// The type of the messages, to read them without their generated code. None if they are raw bytes.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` if it is damaged, `Forked`.
+    pub fn schema(&self) -> Result<Option<Schema>> {
+        let core = &self.queue.core;
+        core.member.check_process()?;
+        core.shape.typed.then(|| Schema::parse(&core.schema_bytes()?)).transpose()
     }
 
     /// Becomes a consumer; see [`Queue::consumer`].

@@ -21,6 +21,8 @@ mod fork;
 mod hostile;
 mod jobs;
 mod join;
+#[cfg(feature = "json")]
+mod json;
 mod large;
 mod memory;
 mod model;

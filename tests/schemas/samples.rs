@@ -6,6 +6,9 @@
 #[path = "generated/generic_capnp.rs"]
 #[rustfmt::skip]
 pub mod generic_capnp;
+#[path = "generated/kinds_capnp.rs"]
+#[rustfmt::skip]
+pub mod kinds_capnp;
 #[path = "generated/shape_v1_capnp.rs"]
 #[rustfmt::skip]
 pub mod shape_v1_capnp;

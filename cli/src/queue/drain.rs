@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use windlass::{TakeError, UntypedQueue, Wait};
+use windlass::{Schema, TakeError, UntypedQueue, Wait};
 
 use super::payload::Content;
 use crate::args::DrainArguments;
@@ -43,6 +43,9 @@ struct Line<'a> {
     schema: Option<&'a str>,
     #[serde(flatten)]
     content: Content,
+    /// Why it is not shown as a message, if it should be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// `windlass queue drain`.
@@ -79,7 +82,7 @@ pub fn run(arguments: &DrainArguments) -> Result<ExitCode> {
 
 /// Takes and acknowledges up to `most` messages; how many there were, and how many payload bytes they had.
 fn drain(queue: &UntypedQueue, most: u32, arguments: &DrainArguments) -> Result<(u64, u64)> {
-    let schema = queue.info()?.schema;
+    let schema = queue.schema()?;
     let mut keep = arguments.to.as_deref().map(|path| Keep::new(path, schema.is_some()));
     let mut keep = keep.take().transpose()?;
     let mut consumer = queue.consumer()?;
@@ -97,9 +100,10 @@ fn drain(queue: &UntypedQueue, most: u32, arguments: &DrainArguments) -> Result<
             keep.message(payload)?;
         }
         if arguments.print {
-            let (delivery, content) = (job.delivery(), Content::of(payload));
-            let schema = schema.as_deref();
-            output::json(&Line { delivery, payload_bytes: payload.len(), schema, content })?;
+            let (delivery, payload_bytes) = (job.delivery(), payload.len());
+            let (content, problem) = Content::of(payload, schema.as_ref());
+            let schema = schema.as_ref().map(Schema::type_name);
+            output::json(&Line { delivery, payload_bytes, schema, content, problem })?;
         }
         payload_bytes += payload.len() as u64;
         job.ack().with_context(|| format!("queue {}", queue.name()))?;

@@ -37,8 +37,12 @@ struct Whole {
     payload_bytes: usize,
     #[serde(flatten)]
     content: Content,
+    /// Why it is not shown as a message, if it should be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    /// As people see it.
     #[serde(skip)]
-    dump: String,
+    page: String,
 }
 
 /// What was done.
@@ -96,10 +100,12 @@ fn each(
 }
 
 fn list(queue: &UntypedQueue, (bus, name): (String, String), json: bool) -> Result<()> {
+    let schema = queue.schema()?;
     let mut list = List { bus, queue: name, dead_letters: Vec::new() };
     each(queue, None, |letter| {
         let (chunk, deliveries) = (letter.chunk(), letter.deliveries());
-        let (payload_bytes, first) = (letter.bytes().len(), beginning(letter.bytes()));
+        let (payload_bytes, first) =
+            (letter.bytes().len(), beginning(letter.bytes(), schema.as_ref()));
         list.dead_letters.push(Letter { chunk, deliveries, payload_bytes, first });
         Ok(())
     })?;
@@ -126,17 +132,25 @@ fn show(
     (bus, name): (String, String),
     arguments: &DeadLettersArguments,
 ) -> Result<()> {
-    let (schema, mut whole) = (queue.info()?.schema, None);
+    let (schema, mut whole) = (queue.schema()?, None);
     each(queue, arguments.chunk, |letter| {
+        let payload = letter.bytes();
+        let (content, problem) = Content::of(payload, schema.as_ref());
+        let page = match (&content, &schema) {
+            (Content::Message(_), Some(schema)) => schema.to_json_pretty(payload)?,
+            (Content::Text(text), _) => text.clone(),
+            _ => dump(payload),
+        };
         whole = Some(Whole {
             bus: bus.clone(),
             queue: name.clone(),
-            schema: schema.clone(),
+            schema: schema.as_ref().map(|schema| schema.type_name().to_owned()),
             chunk: letter.chunk(),
             deliveries: letter.deliveries(),
-            payload_bytes: letter.bytes().len(),
-            content: Content::of(letter.bytes()),
-            dump: dump(letter.bytes()),
+            payload_bytes: payload.len(),
+            content,
+            problem,
+            page,
         });
         Ok(())
     })?;
@@ -151,11 +165,8 @@ fn show(
         "Dead letter in chunk {chunk} of queue {name}: {size} of {kind}, delivered {}",
         some(deliveries.into(), "time", "times")
     );
-    let body = match whole.content {
-        Content::Text(text) => text,
-        Content::Hex(_) => whole.dump,
-    };
-    output::text(&format!("{head}\n\n{body}"))
+    let problem = whole.problem.map(|problem| format!("\n{problem}")).unwrap_or_default();
+    output::text(&format!("{head}{problem}\n\n{}", whole.page))
 }
 
 fn end(

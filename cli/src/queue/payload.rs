@@ -1,14 +1,21 @@
 //! A payload as people and JSON see it.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
+use windlass::Schema;
 
 /// Bytes of a payload that a table shows.
 const FIRST_BYTES: usize = 24;
 
-/// A payload: as text if that is what it is, otherwise in hexadecimal.
+/// Characters of a message that a table shows.
+const FIRST_CHARS: usize = 60;
+
+/// A payload: a message by its schema; bytes as text if that is what they are, otherwise in hexadecimal.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
+    /// It is a message, as JSON.
+    Message(Box<RawValue>),
     /// It is text that a terminal can show.
     Text(String),
     /// It is anything else.
@@ -16,11 +23,19 @@ pub enum Content {
 }
 
 impl Content {
-    /// All of a payload.
-    pub fn of(payload: &[u8]) -> Self {
-        match readable(payload) {
+    /// All of a payload, and what is the matter with it if it is not a message of the schema that it should be of.
+    pub fn of(payload: &[u8], schema: Option<&Schema>) -> (Self, Option<String>) {
+        let bytes = || match readable(payload) {
             Some(text) => Self::Text(text.to_owned()),
             None => Self::Hex(hex(payload)),
+        };
+        let Some(schema) = schema else { return (bytes(), None) };
+        let json = schema.to_json(payload).map_err(|error| error.to_string());
+        let raw =
+            json.and_then(|json| RawValue::from_string(json).map_err(|error| error.to_string()));
+        match raw {
+            Ok(message) => (Self::Message(message), None),
+            Err(problem) => (bytes(), Some(problem)),
         }
     }
 }
@@ -36,7 +51,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The beginning of a payload, for a table.
-pub fn beginning(payload: &[u8]) -> String {
+pub fn beginning(payload: &[u8], schema: Option<&Schema>) -> String {
+    if let Some(json) = schema.and_then(|schema| schema.to_json(payload).ok()) {
+        return match json.char_indices().nth(FIRST_CHARS) {
+            Some((end, _)) => format!("{} …", &json[..end]),
+            None => json,
+        };
+    }
     let first = &payload[..payload.len().min(FIRST_BYTES)];
     let more = if payload.len() > FIRST_BYTES { " …" } else { "" };
     // A character may be cut in two at the end; what is before it tells whether this is text.
@@ -67,17 +88,43 @@ pub fn dump(payload: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use windlass::schemas::tick_capnp::tick;
+
+    fn raw(payload: &[u8]) -> String {
+        beginning(payload, None)
+    }
 
     #[test]
     fn text_is_shown_as_text_and_anything_else_in_hexadecimal() {
-        assert_eq!(beginning(b"sweep the floor"), "\"sweep the floor\"");
-        assert_eq!(beginning(b"two\nlines"), "\"two\\nlines\"");
-        assert_eq!(beginning(&[0, 1, 0xff]), "0001ff");
-        assert_eq!(beginning(&[b'a'; 30]), format!("\"{}\" …", "a".repeat(24)));
+        assert_eq!(raw(b"sweep the floor"), "\"sweep the floor\"");
+        assert_eq!(raw(b"two\nlines"), "\"two\\nlines\"");
+        assert_eq!(raw(&[0, 1, 0xff]), "0001ff");
+        assert_eq!(raw(&[b'a'; 30]), format!("\"{}\" …", "a".repeat(24)));
         let cut = format!("{}ä", "a".repeat(23));
-        assert_eq!(beginning(cut.as_bytes()), format!("\"{}\" …", "a".repeat(23)));
-        assert!(matches!(Content::of("grün".as_bytes()), Content::Text(text) if text == "grün"));
-        assert!(matches!(Content::of(b"\x1b[2J"), Content::Hex(hex) if hex == "1b5b324a"));
+        assert_eq!(raw(cut.as_bytes()), format!("\"{}\" …", "a".repeat(23)));
+        let content = |payload| Content::of(payload, None).0;
+        assert!(matches!(content("grün".as_bytes()), Content::Text(text) if text == "grün"));
+        assert!(matches!(content(b"\x1b[2J"), Content::Hex(hex) if hex == "1b5b324a"));
+    }
+
+    #[test]
+    fn a_message_is_shown_as_json_and_one_that_is_none_as_bytes_with_the_reason() {
+        let schema = Schema::of::<tick::Owned>().expect("a struct");
+        let payload = schema.from_json(r#"{"symbol": "ACME"}"#).expect("a tick");
+        let (content, problem) = Content::of(&payload, Some(&schema));
+        let line = serde_json::to_string(&content).expect("it is JSON");
+        assert!(line.starts_with(r#"{"message":{"symbol":"ACME","price":0.0,"#), "{line}");
+        assert_eq!(problem, None);
+        let shown = beginning(&payload, Some(&schema));
+        assert!(
+            shown.starts_with(r#"{"symbol":"ACME","price":0.0,"#) && shown.ends_with(" …"),
+            "{shown}"
+        );
+
+        let (content, problem) = Content::of(&payload[..12], Some(&schema));
+        assert!(matches!(content, Content::Hex(hex) if hex.len() == 24));
+        assert!(problem.is_some_and(|problem| problem.contains("its 12 bytes")));
+        assert_eq!(beginning(b"what", Some(&schema)), "\"what\"");
     }
 
     #[test]
