@@ -165,7 +165,10 @@ pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 #[cfg(not(windlass_loom))]
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
-pub use log::{Damage, Iter, Log, LogInfo, ReadError, Record, Scan};
+pub use log::{
+    AppendError, Appended, Damage, EventStore, Events, Expected, Iter, KeyMessages, Keys, Loaded,
+    Log, LogInfo, ReadError, Record, Scan, Snapshot,
+};
 #[cfg(not(windlass_loom))]
 pub use message::dynamic::{FieldPath, FieldValue, FieldValues, Schema};
 #[cfg(not(windlass_loom))]

@@ -14,6 +14,7 @@ mod channel;
 mod container;
 mod death;
 mod durable;
+mod events;
 mod eviction;
 mod files;
 mod fixture;
