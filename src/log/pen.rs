@@ -40,7 +40,7 @@ impl Pen {
             None => (create(log, lane, end.logical)?, true),
         };
         if is_new || end.tail == PROLOGUE {
-            segment.begin(end.number, log.head.tail());
+            segment.begin(end.number, end.after);
         }
         // Bytes behind the end may be those of the dead.
         let clean = if is_new { segment.lane.segment_bytes() } else { end.tail };
@@ -48,7 +48,7 @@ impl Pen {
         let (piece, piece_file) = piece_to_write(log, log.head.tail() / PLACES)?;
         let shape = &files.shape;
         let seed = shape.checksums.then_some(segment.seed);
-        let (log, after) = (log.clone(), log.head.tail());
+        let (log, after) = (log.clone(), end.after);
         let is_each = shape.sync_ns == SYNC_EACH;
         Ok((Self { log, lane, segment, piece, piece_file, after, seed, is_each }, writer))
     }
