@@ -8,8 +8,13 @@
 pub mod checkpoint;
 pub mod claim;
 pub mod core;
+pub mod desk;
 pub mod files;
+pub mod keeper;
+pub mod ledger;
 pub mod pen;
+pub mod prepare;
 pub mod recover;
+pub mod retain;
 pub mod site;
 pub mod trail;

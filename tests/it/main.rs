@@ -22,6 +22,7 @@ mod hostile;
 mod jobs;
 mod join;
 mod large;
+mod log_keeper;
 mod memory;
 mod model;
 mod options;
