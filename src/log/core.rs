@@ -6,6 +6,7 @@ use crate::layout::record;
 use crate::limits::PLACES;
 use crate::log::claim::{Claim, Found};
 use crate::log::files::{LogFiles, Segment};
+use crate::log::keeper::Keeper;
 use crate::log::recover::{self, Recovery};
 use crate::ring::log::{Head, Piece};
 use crate::shm::home::{self, Folder};
@@ -23,13 +24,15 @@ const KEPT_PIECES: usize = 8;
 /// The log of a durable topic.
 pub struct LogCore {
     /// Its files.
-    pub files: LogFiles,
+    pub files: Arc<LogFiles>,
     /// The words that publishers and subscribers share.
     pub head: Head,
     /// What was found when this process opened it before anybody else.
     pub recovery: Option<Recovery>,
     segments: Mutex<VecDeque<Segment>>,
     pieces: Mutex<VecDeque<Piece>>,
+    /// What works in the background. Ends before the claim.
+    pub keeper: Keeper,
     _claim: Claim,
 }
 
@@ -69,8 +72,9 @@ impl LogCore {
             claim.settle(identity, name)?;
             recovery = Some(recovered.report);
         }
-        let (segments, pieces) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { files, head, recovery, segments, pieces, _claim: claim }))
+        let (segments, pieces, files) = (Mutex::default(), Mutex::default(), Arc::new(files));
+        let keeper = Keeper::new(files.clone(), head.clone());
+        Ok(Arc::new(Self { files, head, recovery, segments, pieces, keeper, _claim: claim }))
     }
 
     /// The read-only mapping of a segment; `None` if its file is gone, or not there yet.

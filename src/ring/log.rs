@@ -51,6 +51,7 @@ const LANES_AT: usize = 2 * LINE;
 const POSITION_AT: usize = 0;
 const NUMBER_AT: usize = 8;
 const SEQUENCE_AT: usize = 16;
+const LANE_SYNCED_AT: usize = 24;
 
 /// The sequence of an intent that nobody had: what was recovered.
 const NOBODY: u64 = u64::MAX;
@@ -191,6 +192,7 @@ impl Head {
             self.lane_word(lane, POSITION_AT).store(*end, Relaxed);
             self.lane_word(lane, NUMBER_AT).store(*number, Relaxed);
             self.lane_word(lane, SEQUENCE_AT).store(NOBODY, Relaxed);
+            self.lane_word(lane, LANE_SYNCED_AT).store(*end, Relaxed);
         }
     }
 
@@ -224,6 +226,18 @@ impl Head {
     pub fn raise_synced(&self, sequence: u64) {
         // Relaxed: as above.
         self.at(SYNCED_AT).fetch_max(sequence, Relaxed);
+    }
+
+    /// Everything below this position of a lane is on disk. An input.
+    pub fn lane_synced(&self, lane: usize) -> u64 {
+        // Relaxed: says something of the disk, and nothing of memory.
+        self.lane_word(lane, LANE_SYNCED_AT).load(Relaxed)
+    }
+
+    /// Says that everything below `position` of a lane is on disk.
+    pub fn raise_lane_synced(&self, lane: usize, position: u64) {
+        // Relaxed: as above.
+        self.lane_word(lane, LANE_SYNCED_AT).fetch_max(position, Relaxed);
     }
 
     /// Commits record `number` of its lane, which is at `place`. With `only`: under that sequence, or not at all.

@@ -25,6 +25,7 @@ mod join;
 #[cfg(feature = "json")]
 mod json;
 mod large;
+mod log_keeper;
 mod memory;
 mod model;
 mod options;
