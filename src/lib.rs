@@ -165,7 +165,9 @@ pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 #[cfg(not(windlass_loom))]
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
-pub use log::{Damage, Iter, Log, LogInfo, ReadError, Record, Scan};
+pub use log::{
+    Cursor, CursorHolder, CursorInfo, Damage, Iter, Log, LogInfo, ReadError, Record, Scan,
+};
 #[cfg(not(windlass_loom))]
 pub use queue::{
     ClassUse, Consumer, DeadLetter, DeadLetters, EnqueueError, InFlight, Job, JobBatch, Producer,
@@ -180,8 +182,8 @@ pub use service::{
 pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
-    Append, Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,
-    PublisherInfo, Raw, Receipt, RecvError, Start, StreamChunk, Subscriber, SubscriberInfo,
+    Append, Batch, BlockReason, Blocker, Loan, Message, OnDamage, Payload, Policy, PublishError, Publisher,
+    PublisherInfo, Raw, Receipt, RecvError, Replay, Resumed, Speed, Start, StreamChunk, Subscriber, SubscriberInfo,
     SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, View, Wait, WeakView,
 };
 
