@@ -410,6 +410,8 @@ fn a_message_that_points_to_itself_or_shares_what_it_points_to_is_an_error() {
 fn defaults_do_not_make_much_of_a_small_message() {
     // A shape has a long name if it has none, and its corners are shapes.
     let schema = crate::message::dynamic::tests::edited(|slots| {
+        // Nothing else, so that only what is written counts, and hardly anything is read.
+        slots.retain(|ordinal, _| [1, 6, 9].contains(ordinal));
         let long = vec![b'x'; 1 << 19];
         slots.get_mut(&1).expect("name").default = crate::message::schema::Value::Target(long);
         let parent = slots[&9].of.clone();
