@@ -53,6 +53,9 @@
 //!
 //! A [`Service`] is request and response: a [`Client`] calls, and whichever [`Server`] is free first answers.
 //!
+//! A topic stores the schema of its type. [`Bus::schema`] gives it to tools, which read single fields by it, and with
+//! the feature `json` turn messages into JSON and back: see [`Schema`].
+//!
 //! A topic can be [durable](TopicBuilder::durable): the same publish and subscribe, kept in a [`Log`] on disk that anybody
 //! replays, with [`Keys`] and an [`EventStore`] on top.
 //!

@@ -150,7 +150,8 @@ impl<'a> Building<'a> {
         group: &str,
         map: &'a Map<String, Value>,
     ) -> Built<()> {
-        for key in map.keys().filter(|key| fields.iter().all(|field| field.name != **key)) {
+        let unknown = |key: &&String| fields.iter().all(|field| field.name != **key);
+        if let Some(key) = map.keys().find(unknown) {
             let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
             self.path.push(Place::Field(key.as_str().into()));
             return Err(format!("is not in {name}, which has {}", known.join(", ")));
