@@ -146,8 +146,8 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// `OutOfRange` if there is no such message yet, or if the cursor is further already ([`reset`](Self::reset) sets it
-    /// back); `NoSpace`, `Io` if it cannot be written: then the last commit stands.
+    /// `OutOfRange` if there is no such message yet, or if the cursor is further already ([`reset`](Self::reset) sets
+    /// it back); `NoSpace`, `Io` if it cannot be written: then the last commit stands.
     pub fn commit(&mut self, next: u64) -> Result<()> {
         let least = self.next().unwrap_or(0);
         let most = match self.log.head.tail() {

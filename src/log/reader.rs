@@ -263,8 +263,8 @@ impl<T: Payload> Log<T> {
     }
 
     /// The messages from the first one of time `from_ns`, or a later one, to the one before the first of time `to_ns`,
-    /// or a later one: one stretch of the order. Where the clock was set back it has earlier ones, too, but none that is
-    /// not before `to_ns`.
+    /// or a later one: one stretch of the order. Where the clock was set back it has earlier ones, too, but none that
+    /// is not before `to_ns`.
     pub fn between(&self, from_ns: u64, to_ns: u64) -> Result<Iter<'_, T>> {
         let from = self.at_time(from_ns)?;
         let to = if to_ns > from_ns { self.at_time(to_ns)? } else { from };
@@ -318,8 +318,8 @@ pub(super) enum Verdict<T: Payload> {
 }
 
 impl Log<Raw> {
-    /// Opens any log, whatever its messages are: they are bytes, and [`schema_bytes`](Self::schema_bytes) says what they
-    /// mean. For tools.
+    /// Opens any log, whatever its messages are: they are bytes, and [`schema_bytes`](Self::schema_bytes) says what
+    /// they mean. For tools.
     ///
     /// # Errors
     ///

@@ -25,7 +25,10 @@ mod join;
 #[cfg(feature = "json")]
 mod json;
 mod large;
+mod log_cursor;
 mod log_keeper;
+mod log_read;
+mod log_replay;
 mod memory;
 mod model;
 mod options;
