@@ -179,9 +179,9 @@ pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
     Append, Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,
-    PublisherInfo, Raw, Receipt, RecvError, Start, StreamChunk, Subscriber, SubscriberInfo,
-    SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, UntypedTopic, View, Wait,
-    WeakView,
+    PublisherInfo, Raw, Receipt, Recovery, RecvError, Start, StreamChunk, Subscriber,
+    SubscriberInfo, SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, UntypedTopic,
+    View, Wait, WeakView,
 };
 
 #[cfg(doctest)]

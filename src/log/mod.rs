@@ -8,8 +8,10 @@
 pub mod checkpoint;
 pub mod claim;
 pub mod core;
+pub mod cut;
 pub mod files;
 pub mod pen;
 pub mod recover;
 pub mod site;
 pub mod trail;
+pub mod walk;

@@ -42,6 +42,7 @@ pub use wait::Wait;
 pub(crate) use inspect::{inspect, repair};
 
 use crate::error::Result;
+pub use crate::log::recover::Recovery;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -108,6 +109,12 @@ impl<T: Payload> Topic<T> {
     /// Whether the topic was closed.
     pub fn is_closed(&self) -> bool {
         self.core.is_closed()
+    }
+
+    /// What was found in the log of a durable topic, and what had to be cut off, if this process opened it before any
+    /// other one did. `None` if another process has it open, or had, or the topic is not durable.
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.core.log.as_ref()?.recovery.as_ref()
     }
 
     /// Options, publishers, subscribers, lag and counters, as they are now.

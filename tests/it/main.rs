@@ -22,6 +22,8 @@ mod hostile;
 mod jobs;
 mod join;
 mod large;
+mod log;
+mod log_crash;
 mod memory;
 mod model;
 mod options;
