@@ -209,9 +209,9 @@ pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
     Append, Batch, BlockReason, Blocker, Loan, Message, OnDamage, Payload, Policy, PublishError,
-    Publisher, PublisherInfo, Raw, Receipt, RecvError, Replay, Resumed, Speed, Start, StreamChunk,
-    Subscriber, SubscriberInfo, SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo,
-    UntypedTopic, View, Wait, WeakView,
+    Publisher, PublisherInfo, Raw, Receipt, Recovery, RecvError, Replay, Resumed, Speed, Start,
+    StreamChunk, Subscriber, SubscriberInfo, SubscriberState, SyncPolicy, Topic, TopicBuilder,
+    TopicInfo, UntypedTopic, View, Wait, WeakView,
 };
 
 #[cfg(doctest)]

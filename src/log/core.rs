@@ -62,11 +62,11 @@ impl LogCore {
             let (found, most) = (files.shape.publishers_max, head.lanes());
             return Err(Error::corrupt(what, "its number of lanes", found, most));
         }
-        let (claim, found) = Claim::take(&files.folder, identity, name)?;
+        let (claim, found) = Claim::take(&files, identity, name)?;
         let mut recovery = None;
-        if found == Found::Alone {
+        if let Found::Alone(past) = found {
             files.folder.sweep_temporaries();
-            let recovered = recover::recover(&files)?;
+            let recovered = recover::recover(&files, past)?;
             let checkpoint = &recovered.checkpoint;
             head.reset(checkpoint.next, checkpoint.floor, &checkpoint.ends, &checkpoint.numbers);
             claim.settle(identity, name)?;

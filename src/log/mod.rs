@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod claim;
 pub mod core;
 pub mod cursor;
+pub mod cut;
 pub mod desk;
 pub mod events;
 pub mod files;
@@ -29,6 +30,7 @@ pub mod retain;
 pub mod site;
 pub mod source;
 pub mod trail;
+pub mod walk;
 
 pub use cursor::{Cursor, CursorHolder, CursorInfo};
 pub use events::{AppendError, Appended, EventStore, Events, Expected, Loaded, Snapshot};

@@ -25,6 +25,8 @@ mod join;
 #[cfg(feature = "json")]
 mod json;
 mod large;
+mod log;
+mod log_crash;
 mod log_cursor;
 mod log_keeper;
 mod log_read;
