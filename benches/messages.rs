@@ -1,7 +1,7 @@
 //! What it costs to read a message without its generated code: one field by its path, and all of it as JSON.
 //!
-//! `cargo bench --bench messages`, and with `--features json` for the latter. The baseline is generated code on the same
-//! bytes.
+//! `cargo bench --bench messages`, and with `--features json` for the latter. The baseline is generated code on the
+//! same bytes, opened as the `capnp` crate opens them.
 
 use capnp::message::{Builder, ReaderOptions};
 use criterion::{criterion_group, criterion_main, Criterion};

@@ -134,9 +134,6 @@ impl<'a> Building<'a> {
         let mut shell = Shell::default();
         let mut chosen = HashMap::new();
         self.fill(&mut shell, &mut chosen, fields, name, "", map)?;
-        while shell.data.last() == Some(&0) {
-            shell.data.pop();
-        }
         Ok(shell)
     }
 
@@ -364,7 +361,7 @@ impl<'a> Building<'a> {
 }
 
 impl<'a> Shell<'a> {
-    /// Sets `count` bits at bit `at` of the data section.
+    /// Sets `count` bits at bit `at` of the data section, which is as long as the last of them that is not zero needs.
     fn set(&mut self, at: u32, bits: u64, count: u32) {
         let word = at as usize / 64;
         if bits == 0 || count == 0 {
