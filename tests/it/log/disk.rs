@@ -1,7 +1,7 @@
 //! A simulated disk: what the files of a log held at several moments, and what a crash of the machine may leave of it.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// What a file system writes at once, and a disk entirely or not at all.
@@ -100,6 +100,14 @@ pub fn reboot(files: &mut Files) {
     let claim = files.get_mut("claim").expect("every log has a claim");
     let page = claim.pages.entry(1).or_insert_with(|| vec![0; PAGE]);
     page[8..16].fill(0x55);
+}
+
+/// Makes copies of the files of a log look as if they were those that were in use, in this run of the machine.
+pub fn settle(path: &Path) {
+    let claim = std::fs::OpenOptions::new().write(true).open(path.join("claim"));
+    let claim = claim.expect("every log has a claim");
+    let number = claim.metadata().expect("it is open").ino();
+    claim.write_all_at(&number.to_le_bytes(), PAGE as u64 + 16).expect("there is room");
 }
 
 /// The versions of the files of a log, from the last moment at which all of it was on disk.
