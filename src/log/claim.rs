@@ -13,6 +13,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::HEADER_BYTES;
+use crate::log::files::LogFiles;
 use crate::shm::home::Folder;
 use crate::shm::map::Access;
 use crate::shm::node;
@@ -159,6 +160,14 @@ pub fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// Whether some process has a topic open that uses the log.
+pub(super) fn is_held(files: &LogFiles) -> bool {
+    let mut asked = node::range_of(libc::F_WRLCK, 0);
+    let Ok(file) = files.folder.open_file("claim", Access::Read) else { return false };
+    let answer = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked));
+    answer.is_ok() && libc::c_int::from(asked.l_type) != libc::F_UNLCK
 }
 
 fn cannot_lock(error: std::io::Error) -> Error {

@@ -25,10 +25,12 @@ pub mod prepare;
 pub mod reader;
 pub mod record;
 pub mod recover;
+pub mod report;
 pub mod retain;
 pub mod site;
 pub mod source;
 pub mod trail;
+mod verify;
 
 pub use cursor::{Cursor, CursorHolder, CursorInfo};
 pub use events::{AppendError, Appended, EventStore, Events, Expected, Loaded, Snapshot};
@@ -38,3 +40,4 @@ pub use keys::{KeyMessages, Keys};
 pub use outcome::{Damage, ReadError};
 pub use reader::Log;
 pub use record::Record;
+pub use report::{DamagedFile, DamagedRecord, LaneReport, VerifyReport};

@@ -238,7 +238,7 @@ fn cut_lane(files: &LogFiles, lane: usize, end: u64, segments: &[u64]) -> Result
 }
 
 /// Counts what is not zero in a segment from byte `at` on, and overwrites it if `clears`.
-fn clear(segment: &Segment, at: u64, clears: bool) -> std::io::Result<u64> {
+pub(super) fn clear(segment: &Segment, at: u64, clears: bool) -> std::io::Result<u64> {
     let file = segment.file();
     let (mut at, end) = (HEADER_BYTES as u64 + at, segment_end(segment));
     let (mut found, mut buffer, zeros) = (0, vec![0; 1 << 16], vec![0; 1 << 16]);
