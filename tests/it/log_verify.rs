@@ -3,6 +3,7 @@
 
 use super::durable::Logs;
 use super::log_read::{folder, hundred, open, same, Sent, SEGMENT};
+use super::process::scaled;
 use proptest::prelude::*;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -165,12 +166,12 @@ enum Deed {
 
 fn deed() -> impl Strategy<Value = Deed> {
     // Most of what matters is at the beginning of a file.
-    let at = || prop_oneof![0..512u64, 4096..4096 + 1024u64, 0..1 << 20u64];
+    let at = || prop_oneof![0..512u64, 4096..5120u64, 0..1u64 << 20];
     prop_oneof![
         4 => (at(), 0..8u8).prop_map(|(at, bit)| Deed::Flip { at, bit }),
         2 => (at(), 1..5000usize).prop_map(|(at, len)| Deed::Zero { at, len }),
         3 => (at(), any::<u64>()).prop_map(|(at, word)| Deed::Word { at: at & !7, word }),
-        1 => (0..1 << 20u64).prop_map(|len| Deed::Cut { len }),
+        1 => (0..1u64 << 20).prop_map(|len| Deed::Cut { len }),
         1 => Just(Deed::Remove),
     ]
 }
@@ -231,7 +232,7 @@ fn read_all(log: &Log<Raw>, sent: &[Sent]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(64) as u32, ..ProptestConfig::default() })]
 
     /// Whatever the files hold: no panic, no signal, and no message that was not sent in its place. What the next
     /// opening makes of it is sound, as far as it opens.
