@@ -189,8 +189,9 @@ pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
 pub use log::{
-    AppendError, Appended, Cursor, CursorHolder, CursorInfo, Damage, EventStore, Events, Expected,
-    Iter, KeyMessages, Keys, Loaded, Log, LogInfo, ReadError, Record, Scan, Snapshot,
+    AppendError, Appended, Cursor, CursorHolder, CursorInfo, Damage, DamagedFile, DamagedRecord,
+    EventStore, Events, Expected, Iter, KeyMessages, Keys, LaneReport, Loaded, Log, LogInfo,
+    ReadError, Record, Scan, Snapshot, VerifyReport,
 };
 #[cfg(not(windlass_loom))]
 pub use message::dynamic::{FieldPath, FieldValue, FieldValues, Schema};

@@ -219,6 +219,14 @@ pub fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     }
 }
 
+/// Whether some process has a topic open that uses the log.
+pub(super) fn is_held(files: &LogFiles) -> bool {
+    let mut asked = node::range_of(libc::F_WRLCK, 0);
+    let Ok(file) = files.folder.open_file("claim", Access::Read) else { return false };
+    let answer = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked));
+    answer.is_ok() && libc::c_int::from(asked.l_type) != libc::F_UNLCK
+}
+
 fn cannot_lock(error: std::io::Error) -> Error {
     Error::io("cannot lock the claim of a log", error)
 }

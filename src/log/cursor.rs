@@ -309,7 +309,7 @@ fn holder_of(file: &File) -> Option<CursorHolder> {
 }
 
 /// The newest mark of a cursor; `None` if there is none yet.
-fn read(files: &LogFiles, name: &str, file: &File) -> Result<Option<Mark>> {
+pub(super) fn read(files: &LogFiles, name: &str, file: &File) -> Result<Option<Mark>> {
     let what = format!("{}/{}", files.folder, file_of(name));
     let region = map::map(file, &what, Access::Read, Mark::FILE_BYTES, &files.loss)?;
     let header = Header::read(&region, Kind::Cursor, &what)?;

@@ -86,6 +86,11 @@ fn remove(files: &LogFiles, lane: usize, logical: u64) -> Result<u64> {
     Ok(found)
 }
 
+/// Counts the bytes of a segment from byte `at` on that are not zero. It is mapped to be read.
+pub fn residue(segment: &Segment, at: u64) -> std::io::Result<u64> {
+    walk_data(segment, at, |_, _| Ok(()))
+}
+
 /// Overwrites a segment from byte `at` on with zeroes, on disk.
 fn clear(files: &LogFiles, lane: usize, logical: u64, at: u64) -> Result<u64> {
     let Some(segment) = files.segment(lane, logical, Access::Write)? else { return Ok(0) };

@@ -26,10 +26,12 @@ pub mod prepare;
 pub mod reader;
 pub mod record;
 pub mod recover;
+pub mod report;
 pub mod retain;
 pub mod site;
 pub mod source;
 pub mod trail;
+mod verify;
 pub mod walk;
 
 pub use cursor::{Cursor, CursorHolder, CursorInfo};
@@ -40,3 +42,4 @@ pub use keys::{KeyMessages, Keys};
 pub use outcome::{Damage, ReadError};
 pub use reader::Log;
 pub use record::Record;
+pub use report::{DamagedFile, DamagedRecord, LaneReport, VerifyReport};

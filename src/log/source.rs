@@ -95,7 +95,15 @@ impl Source {
         }
         let mut next = self.next.load(Relaxed);
         while next < TAIL_MAX {
-            let Some(piece) = self.piece(next / PLACES)? else { break };
+            let piece = match self.piece(next / PLACES) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                // Nothing is said behind what is known.
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Mismatch) => {
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             while piece.covers(next) && piece.read(next).is_some() {
                 next += 1;
             }

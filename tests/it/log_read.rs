@@ -9,14 +9,14 @@ use windlass::{
     Append, Bus, Damage, ErrorKind, Log, Publisher, Raw, ReadError, Receipt, Start, Topic,
 };
 
-const SEGMENT: u64 = 1 << 14;
+pub const SEGMENT: u64 = 1 << 14;
 
 /// A message as it was published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
-    lane: u32,
-    key: Vec<u8>,
-    payload: Vec<u8>,
+    pub lane: u32,
+    pub key: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
 pub fn folder(logs: &Logs) -> PathBuf {
@@ -37,7 +37,7 @@ fn publish(publisher: &mut Publisher<Raw>, sent: &mut Vec<Sent>, payload: &[u8],
     sent.push(Sent { lane: receipt.lane, key, payload });
 }
 
-fn same(view: &windlass::View<Raw>, sent: &[Sent]) {
+pub fn same(view: &windlass::View<Raw>, sent: &[Sent]) {
     let wanted = &sent[view.sequence() as usize];
     let got =
         Sent { lane: view.lane(), key: view.key().to_vec(), payload: view.as_bytes().to_vec() };
@@ -204,7 +204,7 @@ fn readers_see_what_is_committed_while_others_publish() {
 }
 
 /// A hundred messages with keys, with their receipts.
-fn hundred(topic: &Topic<Raw>) -> (Vec<Sent>, Vec<Receipt>) {
+pub fn hundred(topic: &Topic<Raw>) -> (Vec<Sent>, Vec<Receipt>) {
     let mut publishers = [0, 1].map(|_| topic.publisher().expect("a free lane"));
     let (mut sent, mut receipts) = (Vec::new(), Vec::new());
     for number in 0..100u8 {
