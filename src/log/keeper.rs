@@ -17,6 +17,8 @@ use crate::log::files::{LogFiles, Segment};
 use crate::log::ledger::Ledger;
 use crate::log::prepare;
 use crate::log::retain;
+use crate::log::source::Source;
+use crate::log::times::Summaries;
 use crate::ring::log::{Head, Piece};
 use crate::shm::map::{self, Access};
 use crate::shm::sys;
@@ -98,6 +100,7 @@ impl Keeper {
         let ledger = Ledger::open(self.files.clone(), self.head.clone())?;
         // A thread that finds no memory while it starts ends the process. So it is asked for before.
         map::try_to_map(2 * STACK_BYTES).map_err(|error| cannot(&error))?;
+        let source = Source::of_files((*self.files).clone());
         let mut work = Work {
             files: self.files.clone(),
             head: self.head.clone(),
@@ -105,6 +108,7 @@ impl Keeper {
             ledger: Some(ledger),
             lanes: Vec::new(),
             spare: None,
+            summaries: Some(Summaries::new(source, self.head.floor())),
             has_rolled: false,
             synced_at: Instant::now(),
             written_at: Instant::now(),
@@ -154,6 +158,8 @@ struct Work {
     lanes: Vec<Kept>,
     /// The newest piece that was prepared.
     spare: Option<Piece>,
+    /// Not there while it is at work.
+    summaries: Option<Summaries>,
     /// Whether a segment was begun since the last round of the ledger.
     has_rolled: bool,
     /// When the last round was.
@@ -340,6 +346,29 @@ impl Work {
             self.fail(&error);
         }
         self.ledger = Some(ledger);
+        self.summarise();
+    }
+
+    /// Writes summaries of the times of what is on disk.
+    fn summarise(&mut self) {
+        let Some(mut summaries) = self.summaries.take() else { return };
+        loop {
+            let next = self.ledger.as_ref().map_or(0, |ledger| ledger.known().next);
+            match summaries.write_one(self.head.floor(), next) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    self.fail(&error);
+                    break;
+                }
+            }
+            if self.look() {
+                break;
+            }
+            self.prepare();
+            self.sync_if_due();
+        }
+        self.summaries = Some(summaries);
     }
 
     fn write_by(&self, ledger: &mut Ledger) -> Result<()> {

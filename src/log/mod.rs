@@ -28,6 +28,7 @@ pub mod recover;
 pub mod retain;
 pub mod site;
 pub mod source;
+pub mod times;
 pub mod trail;
 
 pub use cursor::{Cursor, CursorHolder, CursorInfo};

@@ -17,6 +17,7 @@ use crate::layout::order::Place;
 use crate::layout::record;
 use crate::limits::{HEADER_BYTES, PLACES};
 use crate::log::files::{Listing, LogFiles, Segment};
+use crate::log::times;
 use crate::log::{checkpoint, cursor};
 use crate::ring::order::TAIL_MAX;
 use crate::shm::map::Access;
@@ -203,7 +204,10 @@ fn cut_places(files: &LogFiles, listing: &Listing, next: u64) -> Result<u64> {
                 .filter(|sequence| piece.read(*sequence).is_some())
                 .collect();
             cut += taken.len() as u64;
-            if number == next / PLACES && !taken.is_empty() {
+            let is_last = number == next / PLACES;
+            // What is published in their place has other times.
+            let had_times = is_last && times::forget(&piece, next);
+            if is_last && (!taken.is_empty() || had_times) {
                 step!("recover.places");
                 taken.iter().for_each(|sequence| piece.set(*sequence, None));
                 file.sync_data().map_err(|error| cannot_sync(files, error))?;

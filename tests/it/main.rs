@@ -29,6 +29,7 @@ mod log_cursor;
 mod log_keeper;
 mod log_read;
 mod log_replay;
+mod log_times;
 mod memory;
 mod model;
 mod options;
