@@ -152,12 +152,6 @@ impl LogCore {
         Ok(LaneEnd { logical, tail: record.end(), number: number + 1, after })
     }
 
-    /// The first sequence from which on there is a message of this time or a later one; the next one if there is none.
-    pub fn at_time(&self, time: u64) -> Result<u64> {
-        let _ = time;
-        self.next()
-    }
-
     /// What is said of a sequence that is not there.
     pub fn out_of_range(&self, what: &str, wanted: u64) -> Error {
         let (first, next) = (self.first(), self.next().unwrap_or_else(|_| self.head.tail()));

@@ -6,9 +6,9 @@ use crate::layout::log as layout;
 use crate::limits::{HEADER_BYTES, PLACES};
 use crate::log::files::{LogFiles, Segment};
 use crate::log::recover::begin_of;
+use crate::log::times;
 use crate::log::walk::unless_lost;
 use crate::shm::map::Access;
-use crate::sync::Ordering::Relaxed;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -30,11 +30,7 @@ pub fn places(files: &LogFiles, pieces: &[u64], next: u64) -> Result<u64> {
                 step!("recover.places");
                 taken.iter().for_each(|sequence| piece.set(*sequence, None));
                 // What is said of the times of these blocks may be about messages that are gone.
-                let block = (next % PLACES / layout::SUMMARY_PLACES) as usize;
-                for at in (layout::SUMMARIES_AT + block * 16..layout::SUMMARIES_END).step_by(8) {
-                    // Relaxed: nobody uses the log.
-                    piece.region().word(at).store(0, Relaxed);
-                }
+                times::forget(&piece, next);
                 file.sync_data().map_err(|error| files.cannot_sync(error))?;
             }
         }

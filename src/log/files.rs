@@ -21,6 +21,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 /// An open log.
+#[derive(Clone)]
 pub struct LogFiles {
     /// Its folder.
     pub folder: Folder,

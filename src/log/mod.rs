@@ -30,6 +30,7 @@ pub mod report;
 pub mod retain;
 pub mod site;
 pub mod source;
+pub mod times;
 pub mod trail;
 mod verify;
 pub mod walk;

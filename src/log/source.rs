@@ -39,6 +39,12 @@ impl Source {
         Self { origin: Origin::Topic(log), next: next.into(), first: first.into() }
     }
 
+    /// The log that has these files, of whose end nothing is asked.
+    pub fn of_files(files: LogFiles) -> Self {
+        let (next, first) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { origin: Origin::Folder(files), next, first }
+    }
+
     /// The log in the folder at `path`, which others may be writing.
     pub fn open(path: &Path) -> Result<Self> {
         let files = LogFiles::open(open_folder(path)?, &Loss::default()).map_err(|error| {

@@ -15,7 +15,7 @@ use crate::log::outcome::Damage;
 use crate::log::reader::Log;
 use crate::log::report::{DamagedRecord, VerifyReport};
 use crate::log::source::Source;
-use crate::log::{checkpoint, claim, cursor, cut, recover};
+use crate::log::{checkpoint, claim, cursor, cut};
 use crate::shm::map::Access;
 use crate::topic::payload::Payload;
 

@@ -31,6 +31,7 @@ mod log_cursor;
 mod log_keeper;
 mod log_read;
 mod log_replay;
+mod log_times;
 mod log_verify;
 mod memory;
 mod model;
