@@ -289,7 +289,8 @@ impl Books {
         if log.next()? != next {
             self.faults.push(format!("the log goes up to {}, not {next}", log.next()?));
         }
-        for record in log.scan(self.base..)? {
+        let mut scan = log.scan(self.base..)?;
+        while let Some(record) = scan.read() {
             if let Err(damage) = record {
                 self.faults.push(format!("a scan finds {damage:?}"));
             }
