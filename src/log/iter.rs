@@ -91,6 +91,7 @@ pub struct Scan<'a, T: Payload> {
     piece: Option<Piece>,
     lanes: Vec<Option<Here>>,
     segment_bytes: u64,
+    checked: bool,
 }
 
 /// A message that was found: its lane, its position, and its record.
@@ -104,7 +105,8 @@ impl<'a, T: Payload> Scan<'a, T> {
         let shape = &log.source.files().shape;
         let lanes = (0..shape.publishers_max).map(|_| None).collect();
         let segment_bytes = shape.segment_bytes;
-        Self { log, left, cache: Cache::new(), piece: None, lanes, segment_bytes }
+        let (cache, checked) = (Cache::new(), log.checked);
+        Self { log, left, cache, piece: None, lanes, segment_bytes, checked }
     }
 
     /// The sequences that are still to come.
@@ -154,7 +156,7 @@ impl<'a, T: Payload> Scan<'a, T> {
         }
         let lane = here.hold.lane();
         let record = lane.record(at as usize)?;
-        let sound = match self.log.checked {
+        let sound = match self.checked {
             true => lane.is_sound(&record, here.seed),
             // What was not checked may have read as zeroes.
             false => here.hold.is_intact(),
