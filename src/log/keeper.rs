@@ -2,7 +2,7 @@
 //! pieces of the order ahead, puts on disk what was written, writes checkpoints, and deletes what is not to be kept.
 //!
 //! There is one for each log that a process publishes on. It begins with the first publisher and ends, with everything
-//! on disk and a checkpoint of it, when the last handle of the process goes. It holds no claim and no lease, and nothing
+//! on disk and a checkpoint of it, when the last handle of the process goes. It holds no claim and no lease. Nothing
 //! waits for it: what is not prepared a publisher makes itself, a bit later than it would have been there.
 //!
 //! # If a process dies

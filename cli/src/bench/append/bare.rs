@@ -1,7 +1,7 @@
 //! Appending to a mapped file without any safety: what the machine gives when nothing is asked of a log but speed.
 //!
-//! A record has as many bytes as one of a log. There is no checksum, no time, no order, no end of a segment, nobody else
-//! who appends, and nothing is known after a crash: the denominator of the ratios, never a design to use.
+//! A record has as many bytes as one of a log. There is no checksum, no time, no order, no end of a segment, nobody
+//! else who appends, and nothing is known after a crash: the denominator of the ratios, never a design to use.
 
 #![allow(unsafe_code)]
 
