@@ -28,6 +28,7 @@ mod large;
 mod log;
 mod log_crash;
 mod log_cursor;
+mod log_full;
 mod log_keeper;
 mod log_read;
 mod log_replay;
