@@ -275,6 +275,8 @@ pub enum BenchCommand {
     Channel(BenchArguments),
     /// Records a second appended to a log, and what an append takes, beside a bare mapped file and others
     Append(DiskBenchArguments),
+    /// Records a second read from a log, seeking in it and opening it, beside a bare mapped file and others
+    Replay(ReplayArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\
@@ -311,6 +313,16 @@ pub struct DiskBenchArguments {
     /// Where to make the files [default: the folder for temporary files]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// `windlass bench replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    #[command(flatten)]
+    pub disk: DiskBenchArguments,
+    /// How large a log is opened cold, in GiB [default: the one that is read, a third of one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub gib: Option<u32>,
 }
 
 fn two_cores(text: &str) -> Result<(usize, usize), String> {

@@ -72,7 +72,7 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn benchmark(command: BenchCommand) -> ExitCode {
-    let mut directory = None;
+    let (mut directory, mut gib) = (None, None);
     let (bench, arguments) = match command {
         BenchCommand::Latency(arguments) => (Bench::Latency, arguments),
         BenchCommand::Throughput(arguments) => (Bench::Throughput, arguments),
@@ -84,9 +84,16 @@ fn benchmark(command: BenchCommand) -> ExitCode {
             directory = arguments.dir;
             (Bench::Append, arguments.bench)
         }
+        BenchCommand::Replay(arguments) => {
+            (directory, gib) = (arguments.disk.dir, arguments.gib);
+            (Bench::Replay, arguments.disk.bench)
+        }
     };
     let BenchArguments { cores, repetitions, quick, baselines, json } = arguments;
-    bench::run(bench, &bench::Options { cores, repetitions, quick, baselines, json, directory })
+    bench::run(
+        bench,
+        &bench::Options { cores, repetitions, quick, baselines, json, directory, gib },
+    )
 }
 
 /// Shows what clap has to say: help and version are a success, the rest is wrong usage.

@@ -20,6 +20,38 @@ pub fn append(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
+/// The same of whole words, with zeroes for the four bytes from `but` on, the first half of one of them.
+#[inline]
+pub fn append_but_half_a_word(crc: u32, bytes: &[u8], but: usize) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() <= SHORT && std::arch::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: as above.
+        return unsafe { by_words_but(crc, bytes, but) };
+    }
+    let (before, after) = (&bytes[..but], &bytes[but + 4..]);
+    append(append(append(crc, before), &[0; 4]), after)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn by_words_but(crc: u32, bytes: &[u8], but: usize) -> u32 {
+    use std::arch::x86_64::_mm_crc32_u64;
+    // The compiler knows where the word is, and makes one run of it.
+    let (before, rest) = bytes.split_at(but);
+    let (half, after) = rest.split_at(8);
+    let mut sum = u64::from(!crc);
+    for word in before.as_chunks().0 {
+        sum = _mm_crc32_u64(sum, u64::from_le_bytes(*word));
+    }
+    for word in half.as_chunks().0 {
+        sum = _mm_crc32_u64(sum, u64::from_le_bytes(*word) & !0xffff_ffff);
+    }
+    for word in after.as_chunks().0 {
+        sum = _mm_crc32_u64(sum, u64::from_le_bytes(*word));
+    }
+    !(sum as u32)
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn by_words(crc: u32, bytes: &[u8]) -> u32 {

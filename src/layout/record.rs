@@ -108,6 +108,12 @@ pub fn checksum_of(seed: u32, record: &[u8]) -> u32 {
     crc::append(seed, record)
 }
 
+/// The same of one with its checksum in place.
+#[inline]
+pub fn checksum_of_sealed(seed: u32, record: &[u8]) -> u32 {
+    crc::append_but_half_a_word(seed, record, CHECK_AT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +132,17 @@ mod tests {
         assert_eq!(check_parts(check_word(7, KEY_BYTES_MAX)), Some((7, KEY_BYTES_MAX)));
         assert_eq!(check_parts(1 << 48), None);
         assert_eq!(record_bytes(1, 9), HEADER + 8 + 16);
+    }
+
+    #[test]
+    fn a_checksum_is_the_same_before_and_after_it_is_put_in_place() {
+        for bytes in (24..2000).step_by(8) {
+            let mut record: Vec<u8> = (0..bytes as u32).map(|at| (at * at % 251) as u8).collect();
+            record[CHECK_AT..CHECK_AT + 4].fill(0);
+            let crc = checksum_of(7, &record);
+            record[CHECK_AT..CHECK_AT + 4].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(checksum_of_sealed(7, &record), crc, "{bytes} bytes");
+        }
     }
 
     #[test]

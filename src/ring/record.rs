@@ -103,7 +103,7 @@ impl Lane {
     #[inline]
     pub fn is_sound(&self, record: &Record, seed: u32) -> bool {
         let whole = self.payload(self.base_of(0) + record.at, record.bytes());
-        crate::shm::crc::of_record(seed, whole) == record.crc
+        layout::checksum_of_sealed(seed, whole) == record.crc
     }
 }
 
