@@ -4,15 +4,24 @@
 use anyhow::Result;
 
 use crate::disk::{self, Traffic};
+use crate::machine::Span;
 use crate::report::{Metric, Sample, Section};
 use crate::run::Run;
 use crate::stores::Plan;
 
+/// Records in the time that passed.
 pub const RATE: Metric = Metric {
     name: "records_per_second",
     title: "M records/s",
     divisor: 1_000_000,
     more_is_better: true,
+};
+/// Time of the core that the thread took for a record.
+pub const BUSY: Metric = Metric {
+    name: "core_ns_per_record",
+    title: "core ns a record",
+    divisor: 1,
+    more_is_better: false,
 };
 const OCCUPIED: Metric = Metric {
     name: "disk_bytes_per_payload_byte",
@@ -27,6 +36,12 @@ const WRITTEN: Metric = Metric {
     more_is_better: false,
 };
 
+/// What every record cost, in the order of the two metrics.
+pub fn rates(records: u64, span: &Span) -> Vec<Option<f64>> {
+    let count = records as f64;
+    vec![Some(count * 1e9 / span.took_ns), Some(span.busy_ns / count)]
+}
+
 /// Runs it.
 pub fn run(run: &Run, records: u64, batch: u64) -> Result<Vec<Section>> {
     let plan = Plan { records, batch, sync: None };
@@ -35,9 +50,9 @@ pub fn run(run: &Run, records: u64, batch: u64) -> Result<Vec<Section>> {
         let folder = run.folder(index)?;
         let before = Traffic::so_far()?;
         let mut writer = store.create(folder.path(), &plan)?;
-        let ((), took, state) = run.cores.measure(|| writer.append(0..records))?;
+        let ((), span) = run.cores.measure(|| writer.append(0..records))?;
         writer.close()?;
-        let mut values = vec![Some(records as f64 / took.as_secs_f64())];
+        let mut values = rates(records, &span);
         // Waiting for the disk costs more than all the rest; what it comes to is the same every time.
         if round == 0 {
             disk::sync(folder.path())?;
@@ -48,7 +63,7 @@ pub fn run(run: &Run, records: u64, batch: u64) -> Result<Vec<Section>> {
             let mut reader = store.open(folder.path(), &plan)?;
             reader.scan(records)?;
         }
-        samples.push(Sample { store: store.name(), state, values });
+        samples.push(Sample { store: store.name(), state: span.state, values });
         Ok(())
     })?;
     let title = format!("append: {records} records of 128 bytes, not synced");
@@ -58,6 +73,6 @@ pub fn run(run: &Run, records: u64, batch: u64) -> Result<Vec<Section>> {
         ),
         "Written: what the process handed to the disk until all was there, once.".to_owned(),
     ];
-    let metrics = vec![&RATE, &OCCUPIED, &WRITTEN];
+    let metrics = vec![&RATE, &BUSY, &OCCUPIED, &WRITTEN];
     Ok(vec![Section { title, metrics, samples, stores: run.names(), notes }])
 }

@@ -12,10 +12,11 @@
 use std::fs;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
+use rustix::time::{clock_gettime, ClockId};
 use serde::Serialize;
 
 /// Batches of the ping-pong in one look.
@@ -29,6 +30,9 @@ const FAR_NS: f64 = 110.0;
 
 /// Below this they are two threads of one core.
 const NEAR_NS: f64 = 36.0;
+
+/// A load from which on the figures of a run are distorted.
+const BUSY_LOAD: f64 = 0.7;
 
 /// How far apart the two cores are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,6 +58,17 @@ impl State {
             Self::Unknown => "unknown",
         }
     }
+}
+
+/// How long something took, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// From its beginning to its end.
+    pub took_ns: f64,
+    /// Of which the thread had the core: without what others took of it, and without waiting.
+    pub busy_ns: f64,
+    /// Where the cores were.
+    pub state: State,
 }
 
 /// The core that measures, and the one for whatever else a store does.
@@ -85,15 +100,16 @@ impl Cores {
     }
 
     /// Measures `work` on the first core.
-    pub fn measure<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<(R, Duration, State)> {
+    pub fn measure<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<(R, Span)> {
         pin(self.first)?;
         let before = self.look()?;
-        let begin = Instant::now();
+        let (begin, begin_busy) = (Instant::now(), busy_ns());
         let result = work()?;
-        let took = begin.elapsed();
+        let (took, busy) = (begin.elapsed(), busy_ns() - begin_busy);
         let after = self.look()?;
         pin(self.second)?;
-        Ok((result, took, if before == after { before } else { State::Unknown }))
+        let state = if before == after { before } else { State::Unknown };
+        Ok((result, Span { took_ns: took.as_nanos() as f64, busy_ns: busy as f64, state }))
     }
 
     /// Looks where the cores are.
@@ -126,6 +142,12 @@ impl Cores {
             _ => State::Twin,
         })
     }
+}
+
+/// How long this thread was given a core so far.
+fn busy_ns() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
 fn pin(core: usize) -> Result<()> {
@@ -204,8 +226,12 @@ impl Machine {
 
     /// One line for a person.
     pub fn sentence(&self) -> String {
+        let busy = match self.load >= BUSY_LOAD {
+            true => " Others are running: short measurements fall between their turns, long ones do not.",
+            false => "",
+        };
         format!(
-            "{}, {} MiB, Linux {}, load {:.1} before.",
+            "{}, {} MiB, Linux {}, load {:.1} before.{busy}",
             self.processor, self.memory_mib, self.kernel, self.load
         )
     }

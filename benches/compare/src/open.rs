@@ -56,7 +56,7 @@ fn open_one(
         run.tell(&format!("round {} of {}: {}", round + 1, run.rounds, store.name()));
         disk::forget(folder.path())?;
         let before = Traffic::so_far()?;
-        let (opened, took, state) = run.cores.measure(|| {
+        let ((opened, _reader), span) = run.cores.measure(|| {
             let begin = Instant::now();
             let mut reader = store.open(folder.path(), plan)?;
             let opened = begin.elapsed();
@@ -64,9 +64,9 @@ fn open_one(
             Ok((opened, reader))
         })?;
         let read_bytes = Traffic::so_far()?.read_bytes - before.read_bytes;
-        let values = [took.as_nanos() as f64, opened.0.as_nanos() as f64, read_bytes as f64];
+        let values = [span.took_ns, opened.as_nanos() as f64, read_bytes as f64];
         let values = values.into_iter().map(Some).collect();
-        samples.push(Sample { store: store.name(), state, values });
+        samples.push(Sample { store: store.name(), state: span.state, values });
     }
     Ok(())
 }

@@ -2,23 +2,25 @@
 
 use anyhow::Result;
 
-use crate::append::RATE;
+use crate::append::{rates, BUSY, RATE};
+use crate::disk::Folder;
 use crate::report::{Sample, Section};
 use crate::run::Run;
 use crate::stores::{Plan, Reader};
 
 /// Makes every store once, with the same records, and opens it.
-pub fn filled(run: &Run, plan: &Plan) -> Result<Vec<(crate::disk::Folder, Box<dyn Reader>)>> {
-    let make = |(index, store): (usize, &Box<dyn crate::stores::Store>)| {
+pub fn filled(run: &Run, plan: &Plan) -> Result<Vec<(Folder, Box<dyn Reader>)>> {
+    let mut readers = Vec::new();
+    for (index, store) in run.stores.iter().enumerate() {
         run.tell(&format!("filling: {}", store.name()));
         let folder = run.folder(index)?;
         let mut writer = store.create(folder.path(), plan)?;
         writer.append(0..plan.records)?;
         writer.close()?;
         let reader = store.open(folder.path(), plan)?;
-        Ok((folder, reader))
-    };
-    run.stores.iter().enumerate().map(make).collect()
+        readers.push((folder, reader));
+    }
+    Ok(readers)
 }
 
 /// Runs it.
@@ -30,9 +32,9 @@ pub fn run(run: &Run, records: u64) -> Result<Vec<Section>> {
         if round == 0 {
             reader.scan(records)?;
         }
-        let ((), took, state) = run.cores.measure(|| reader.scan(records))?;
-        let values = vec![Some(records as f64 / took.as_secs_f64())];
-        samples.push(Sample { store: store.name(), state, values });
+        let ((), span) = run.cores.measure(|| reader.scan(records))?;
+        let values = rates(records, &span);
+        samples.push(Sample { store: store.name(), state: span.state, values });
         Ok(())
     })?;
     let title = format!("replay: {records} records of 128 bytes, every byte looked at");
@@ -40,5 +42,5 @@ pub fn run(run: &Run, records: u64) -> Result<Vec<Section>> {
         "All stores are open and in memory. Windlass checks the checksums of what it replays, too."
             .to_owned(),
     ];
-    Ok(vec![Section { title, metrics: vec![&RATE], samples, stores: run.names(), notes }])
+    Ok(vec![Section { title, metrics: vec![&RATE, &BUSY], samples, stores: run.names(), notes }])
 }

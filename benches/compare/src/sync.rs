@@ -67,17 +67,16 @@ fn samples(
         let mut writer = store.create(folder.path(), &plan)?;
         let before = Traffic::so_far()?;
         let mut pace = Pace::new(cadence);
-        let ((), took, state) =
-            run.cores.measure(|| writer.append_durably(0..records, &mut pace))?;
+        let ((), span) = run.cores.measure(|| writer.append_durably(0..records, &mut pace))?;
         let written = Traffic::so_far()?.written_bytes - before.written_bytes;
         writer.close()?;
         if round == 0 {
             store.open(folder.path(), &plan)?.scan(records)?;
         }
-        let rate = records as f64 / took.as_secs_f64();
+        let rate = records as f64 * 1e9 / span.took_ns;
         let written = written as f64 / plan.payload_bytes() as f64;
         let values = values(&Outcome { pace, rate, written }).into_iter().map(Some).collect();
-        samples.push(Sample { store: store.name(), state, values });
+        samples.push(Sample { store: store.name(), state: span.state, values });
         Ok(())
     })?;
     Ok(samples)

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::hint::black_box;
 use std::ops::Range;
 use std::path::Path;
+use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
 use rustix::fs::{fallocate, FallocateFlags};
 
@@ -13,10 +14,30 @@ use super::{Plan, Reader, Store, Writer};
 use crate::pace::Pace;
 use crate::record::{Checker, Source, BYTES};
 
+/// What stands in front of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// Nothing.
+    None,
+    /// 24 bytes: its length, which says that it is there, its number, and the complement of it.
+    Plain,
+    /// 24 bytes: its length, the time, and a CRC-32C of the record and the time, which is looked at when it is read.
+    Sealed,
+}
+
+impl Header {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Plain | Self::Sealed => 24,
+        }
+    }
+}
+
 /// A mapped file.
 pub struct Bare {
-    /// Bytes that are written in front of each record.
-    pub header_bytes: usize,
+    /// What stands in front of each record.
+    pub header: Header,
     /// Whether its pages are there before the clock starts. If not, each is got by a fault.
     pub is_populated: bool,
 }
@@ -25,16 +46,17 @@ const FILE: &str = "records";
 
 impl Bare {
     fn stride(&self) -> usize {
-        self.header_bytes + BYTES
+        self.header.bytes() + BYTES
     }
 }
 
 impl Store for Bare {
     fn name(&self) -> String {
         let pages = if self.is_populated { "populated" } else { "faults" };
-        match self.header_bytes {
-            0 => format!("mmap, {pages}"),
-            bytes => format!("mmap, {pages}, {bytes} B headers"),
+        match self.header {
+            Header::None => format!("mmap, {pages}"),
+            Header::Plain => format!("mmap, {pages}, 24 B headers"),
+            Header::Sealed => format!("mmap, {pages}, CRC and time"),
         }
     }
 
@@ -52,14 +74,14 @@ impl Store for Bare {
         if self.is_populated {
             populate(&mut map)?;
         }
-        Ok(Box::new(BareWriter { map, header_bytes: self.header_bytes }))
+        Ok(Box::new(BareWriter { map, header: self.header }))
     }
 
     fn open(&self, folder: &Path, _: &Plan) -> Result<Box<dyn Reader>> {
         let file = File::open(folder.join(FILE))?;
         let map = self.is_populated.then(|| map_to_read(&file, true)).transpose()?;
-        let (header_bytes, checker) = (self.header_bytes, Checker::default());
-        Ok(Box::new(BareReader { file, map, header_bytes, checker }))
+        let (header, checker) = (self.header, Checker::default());
+        Ok(Box::new(BareReader { file, map, header, checker }))
     }
 }
 
@@ -91,34 +113,63 @@ fn map_to_read(file: &File, populated: bool) -> Result<Mmap> {
 
 struct BareWriter {
     map: MmapMut,
-    header_bytes: usize,
+    header: Header,
 }
 
 impl BareWriter {
     #[inline]
     fn put(&mut self, numbers: Range<u64>, source: &mut Source) {
-        match self.header_bytes {
-            0 => self.put_behind::<0>(numbers, source),
-            _ => self.put_behind::<24>(numbers, source),
+        match self.header {
+            Header::None => self.put_each(Header::None, numbers, source, |_, _| [0; WORDS]),
+            Header::Plain => self.put_each(Header::Plain, numbers, source, plain),
+            Header::Sealed => self.put_each(Header::Sealed, numbers, source, |_, record| {
+                let time = now_ns();
+                [u64::from(seal(time, record)), time, record.len() as u64]
+            }),
         }
     }
 
     /// Puts each record where the one before it ends, and says so in front of it once it is there.
-    #[inline]
-    fn put_behind<const HEADER: usize>(&mut self, numbers: Range<u64>, source: &mut Source) {
-        let mut at = numbers.start as usize * (HEADER + BYTES);
+    #[inline(always)]
+    fn put_each(
+        &mut self,
+        header: Header,
+        numbers: Range<u64>,
+        source: &mut Source,
+        words: impl Fn(u64, &[u8]) -> [u64; WORDS],
+    ) {
+        let mut at = numbers.start as usize * (header.bytes() + BYTES);
         for number in numbers {
             let record = source.next_record();
-            let place = &mut self.map[at..at + HEADER + record.len()];
-            let (header, body) = place.split_at_mut(HEADER);
+            let end = at + header.bytes() + record.len();
+            let (front, body) = self.map[at..end].split_at_mut(header.bytes());
             body.copy_from_slice(record);
-            let words = [!number, number, record.len() as u64];
-            for (word, value) in header.as_chunks_mut().0.iter_mut().zip(words) {
+            let words = words(number, record);
+            for (word, value) in front.as_chunks_mut().0.iter_mut().zip(words) {
                 *word = value.to_le_bytes();
             }
-            at += HEADER + record.len();
+            at = end;
         }
     }
+}
+
+/// Words of a header, the last of which says that the record is there.
+const WORDS: usize = 3;
+
+#[inline]
+fn plain(number: u64, record: &[u8]) -> [u64; WORDS] {
+    [!number, number, record.len() as u64]
+}
+
+#[inline]
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |time| time.as_nanos() as u64)
+}
+
+#[inline]
+fn seal(time: u64, record: &[u8]) -> u32 {
+    crc32c::crc32c_append(time as u32 ^ (time >> 32) as u32, record)
 }
 
 impl Writer for BareWriter {
@@ -131,7 +182,7 @@ impl Writer for BareWriter {
 
     fn append_durably(&mut self, numbers: Range<u64>, pace: &mut Pace) -> Result<()> {
         let mut source = Source::starting_at(numbers.start);
-        let stride = self.header_bytes + BYTES;
+        let stride = self.header.bytes() + BYTES;
         let mut left = numbers;
         while pace.begin(&left) {
             let first = left.start as usize * stride;
@@ -151,7 +202,7 @@ impl Writer for BareWriter {
 struct BareReader {
     file: File,
     map: Option<Mmap>,
-    header_bytes: usize,
+    header: Header,
     checker: Checker,
 }
 
@@ -163,27 +214,29 @@ impl BareReader {
         }
     }
 
+    #[inline]
     fn check_at(&self, bytes: &[u8], number: u64) -> Result<()> {
-        let at = number as usize * (self.header_bytes + BYTES) + self.header_bytes;
-        self.checker.check(number, bytes.get(at..at + BYTES).unwrap_or_default())
+        let stride = self.header.bytes() + BYTES;
+        let at = number as usize * stride;
+        let (front, body) = bytes
+            .get(at..at + stride)
+            .context("the mapping ends early")?
+            .split_at(self.header.bytes());
+        if let (Header::Sealed, [crc, time, _]) = (self.header, front.as_chunks().0) {
+            let (crc, time) = (u64::from_le_bytes(*crc), u64::from_le_bytes(*time));
+            ensure!(u64::from(seal(time, body)) == crc, "record {number} has a wrong checksum");
+        }
+        self.checker.check(number, body)
     }
 }
 
 impl Reader for BareReader {
     fn scan(&mut self, count: u64) -> Result<()> {
-        self.mapped(|bytes| {
-            let stride = self.header_bytes + BYTES;
-            let mut records = bytes.chunks_exact(stride);
-            (0..count).try_for_each(|number| {
-                let record = records.next().unwrap_or_default();
-                self.checker.check(number, record.get(self.header_bytes..).unwrap_or_default())
-            })
-        })
+        self.mapped(|bytes| (0..count).try_for_each(|number| self.check_at(bytes, number)))
     }
 
-    fn find(&mut self, numbers: &[u64]) -> Result<Option<()>> {
+    fn find(&mut self, numbers: &[u64]) -> Result<()> {
         self.mapped(|bytes| numbers.iter().try_for_each(|&number| self.check_at(bytes, number)))
-            .map(Some)
     }
 
     fn read_last(&mut self, last: u64) -> Result<()> {

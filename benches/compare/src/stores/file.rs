@@ -106,8 +106,8 @@ impl Reader for FileReader {
         })
     }
 
-    fn find(&mut self, numbers: &[u64]) -> Result<Option<()>> {
-        numbers.iter().try_for_each(|&number| self.check_at(number)).map(Some)
+    fn find(&mut self, numbers: &[u64]) -> Result<()> {
+        numbers.iter().try_for_each(|&number| self.check_at(number))
     }
 
     fn read_last(&mut self, last: u64) -> Result<()> {

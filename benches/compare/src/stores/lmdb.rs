@@ -137,14 +137,14 @@ impl Reader for LmdbReader {
         })
     }
 
-    fn find(&mut self, numbers: &[u64]) -> Result<Option<()>> {
+    fn find(&mut self, numbers: &[u64]) -> Result<()> {
         let records = database_to_read(&self.env)?;
         let txn = self.env.read_txn()?;
         for number in numbers {
             let record = records.get(&txn, number)?;
             self.checker.check(*number, record.unwrap_or_default())?;
         }
-        Ok(Some(()))
+        Ok(())
     }
 
     fn read_last(&mut self, last: u64) -> Result<()> {

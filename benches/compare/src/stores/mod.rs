@@ -64,8 +64,8 @@ pub trait Reader {
     /// Reads and checks all of `count` records from the first to the last.
     fn scan(&mut self, count: u64) -> Result<()>;
 
-    /// Reads and checks single records. `None`: it has no way to get at one.
-    fn find(&mut self, numbers: &[u64]) -> Result<Option<()>>;
+    /// Reads and checks single records.
+    fn find(&mut self, numbers: &[u64]) -> Result<()>;
 
     /// Reads and checks the last record, whose number is `last`.
     fn read_last(&mut self, last: u64) -> Result<()>;
@@ -88,25 +88,39 @@ pub enum Bench {
 
 /// The contenders of a benchmark. The first is the baseline that the others are compared with.
 pub fn contenders(bench: Bench) -> Vec<Box<dyn Store>> {
-    use bare::Bare;
+    use bare::{Bare, Header};
     use file::Buffered;
+    use windlass::{Reading, Windlass};
     let mut all: Vec<Box<dyn Store>> = match bench {
         Bench::Append | Bench::Replay => vec![
-            Box::new(Bare { header_bytes: 0, is_populated: true }),
-            Box::new(Bare { header_bytes: 24, is_populated: true }),
-            Box::new(Bare { header_bytes: 0, is_populated: false }),
+            Box::new(Bare { header: Header::None, is_populated: true }),
+            Box::new(Bare { header: Header::Plain, is_populated: true }),
+            Box::new(Bare { header: Header::Sealed, is_populated: true }),
+            Box::new(Bare { header: Header::None, is_populated: false }),
             Box::new(Buffered { buffer_bytes: 1 << 20 }),
             Box::new(Buffered { buffer_bytes: 64 << 10 }),
         ],
         // Populating a mapping to open it would read all of it.
         Bench::Sync | Bench::Open | Bench::Seek => vec![
-            Box::new(Bare { header_bytes: 0, is_populated: bench != Bench::Open }),
+            Box::new(Bare { header: Header::None, is_populated: bench != Bench::Open }),
             Box::new(Buffered { buffer_bytes: 64 << 10 }),
         ],
     };
     all.push(Box::new(lmdb::Lmdb));
     all.push(Box::new(redb::Redb));
     all.push(Box::new(sqlite::Sqlite));
-    all.push(Box::new(windlass::Windlass));
+    let ours = |checksums, reading| Box::new(Windlass { checksums, reading });
+    all.push(ours(true, Reading::Subscriber));
+    match bench {
+        Bench::Sync => {}
+        Bench::Append => all.push(ours(false, Reading::Subscriber)),
+        Bench::Open => all.push(ours(true, Reading::Log)),
+        Bench::Seek => all.push(ours(false, Reading::Log)),
+        Bench::Replay => {
+            all.push(ours(false, Reading::Subscriber));
+            all.push(ours(true, Reading::Log));
+            all.push(ours(false, Reading::Log));
+        }
+    }
     all
 }

@@ -95,13 +95,13 @@ impl Reader for RedbReader {
         })
     }
 
-    fn find(&mut self, numbers: &[u64]) -> Result<Option<()>> {
+    fn find(&mut self, numbers: &[u64]) -> Result<()> {
         let table = self.database.begin_read()?.open_table(RECORDS)?;
         for &number in numbers {
             let record = table.get(number)?.with_context(|| format!("record {number} is gone"))?;
             self.checker.check(number, record.value())?;
         }
-        Ok(Some(()))
+        Ok(())
     }
 
     fn read_last(&mut self, last: u64) -> Result<()> {

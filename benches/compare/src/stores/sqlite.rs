@@ -115,7 +115,7 @@ impl Reader for SqliteReader {
         })
     }
 
-    fn find(&mut self, numbers: &[u64]) -> Result<Option<()>> {
+    fn find(&mut self, numbers: &[u64]) -> Result<()> {
         self.connection.execute_batch("begin")?;
         let text = "select body from records where number = ?1";
         let mut statement = self.connection.prepare_cached(text)?;
@@ -126,7 +126,7 @@ impl Reader for SqliteReader {
         }
         drop(statement);
         self.connection.execute_batch("commit")?;
-        Ok(Some(()))
+        Ok(())
     }
 
     fn read_last(&mut self, last: u64) -> Result<()> {
