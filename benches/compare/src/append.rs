@@ -68,6 +68,7 @@ pub fn run(run: &Run, records: u64, batch: u64) -> Result<Vec<Section>> {
     })?;
     let title = format!("append: {records} records of 128 bytes, not synced");
     let notes = vec![
+        "Core: of the thread that appends; without what others took, and without waiting for the disk.".to_owned(),
         format!(
             "Transactions of {batch} records. Windlass: with checksums and times. mmap: neither."
         ),

@@ -146,9 +146,8 @@ impl Section {
         serde_json::to_value(rows)
     }
 
-    /// As a table.
-    pub fn print(&self) {
-        println!("{}", self.title);
+    /// As a table, with title and notes.
+    pub fn text(&self) -> String {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED);
         let mut head = vec!["store".to_owned(), "cores".to_owned(), "n".to_owned()];
@@ -180,9 +179,8 @@ impl Section {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        println!("{table}");
-        self.notes.iter().for_each(|note| println!("{note}"));
-        println!();
+        let notes: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
+        format!("{}\n{table}\n{notes}\n", self.title)
     }
 }
 

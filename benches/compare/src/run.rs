@@ -1,6 +1,6 @@
 //! A run: options with everything decided, and rounds in which every store has its turn.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
@@ -85,7 +85,7 @@ impl Run {
 
     /// Prints what came out.
     pub fn report(&self, sections: &[Section]) -> Result<()> {
-        if self.json {
+        let text = if self.json {
             let sections: Vec<_> = sections.iter().map(Section::json).collect::<Result<_, _>>()?;
             let report = json!({
                 "bench": format!("{:?}", self.bench).to_lowercase(),
@@ -96,11 +96,15 @@ impl Run {
                 "machine": self.machine,
                 "sections": sections,
             });
-            println!("{report:#}");
+            format!("{report:#}\n")
         } else {
-            println!("{}\n", self.machine.sentence());
-            sections.iter().for_each(Section::print);
+            let sections: String = sections.iter().map(Section::text).collect();
+            format!("{}\n\n{sections}", self.machine.sentence())
+        };
+        match std::io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads has enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("cannot print the report"),
         }
-        Ok(())
     }
 }
