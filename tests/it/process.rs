@@ -55,6 +55,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::large::ROLES,
         super::log_keeper::ROLES,
         super::log_cursor::ROLES,
+        super::log_access::ROLES,
         super::memory::ROLES,
         super::options::ROLES,
         super::policies::ROLES,
