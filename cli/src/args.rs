@@ -273,6 +273,8 @@ pub enum BenchCommand {
     Call(BenchArguments),
     /// Messages a second through channels, and handing one over, beside a ring of threads
     Channel(BenchArguments),
+    /// Records a second appended to a log, and what an append takes, beside a bare mapped file and others
+    Append(DiskBenchArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\
@@ -299,6 +301,16 @@ pub struct BenchArguments {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a benchmark of files on a disk is run.
+#[derive(Debug, Args)]
+pub struct DiskBenchArguments {
+    #[command(flatten)]
+    pub bench: BenchArguments,
+    /// Where to make the files [default: the folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 fn two_cores(text: &str) -> Result<(usize, usize), String> {

@@ -16,6 +16,7 @@
 //!
 //! A record says nothing about being committed: the order of the log does.
 
+use crate::layout::crc;
 use crate::layout::frame::WORD;
 
 /// Bytes of the header of a record.
@@ -50,7 +51,7 @@ pub fn payload_bytes(word: u64) -> Option<usize> {
 
 /// The number that a first word says, given one that is not more than [`NUMBERS`] below.
 pub fn number(word: u64, since: u64) -> u64 {
-    since + (((word >> 40) - (since & NUMBER_MASK)) & NUMBER_MASK)
+    since + ((word >> 40).wrapping_sub(since & NUMBER_MASK) & NUMBER_MASK)
 }
 
 /// Whether a first word says the number of record `number` of its lane.
@@ -86,7 +87,7 @@ pub fn record_bytes(len: usize, key_bytes: usize) -> usize {
 pub fn seed(identity: u64, lane: usize, logical: u64) -> u32 {
     let mut crc = 0;
     for word in [identity, lane as u64, logical] {
-        crc = crc32c::crc32c_append(crc, &word.to_le_bytes());
+        crc = crc::append(crc, &word.to_le_bytes());
     }
     crc
 }
@@ -98,13 +99,13 @@ pub fn checksum(seed: u32, head: u64, time: u64, key_bytes: usize, body: &[u8]) 
     words[..8].copy_from_slice(&head.to_le_bytes());
     words[8..16].copy_from_slice(&time.to_le_bytes());
     words[16..].copy_from_slice(&check_word(0, key_bytes).to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c_append(seed, &words), body)
+    crc::append(crc::append(seed, &words), body)
 }
 
 /// The same of a record that lies there with zero in the place of the checksum.
 #[inline]
 pub fn checksum_of(seed: u32, record: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed, record)
+    crc::append(seed, record)
 }
 
 #[cfg(test)]
