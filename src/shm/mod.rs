@@ -20,6 +20,8 @@ mod child;
 #[cfg(not(windlass_loom))]
 pub(crate) mod clock;
 #[cfg(not(windlass_loom))]
+pub(crate) mod crc;
+#[cfg(not(windlass_loom))]
 pub(crate) mod home;
 #[cfg(not(windlass_loom))]
 pub(crate) mod loss;

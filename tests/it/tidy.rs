@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/ring/lane.rs",
     "src/ring/stream.rs",
     "src/service/space.rs",
+    "src/shm/crc.rs",
     "src/shm/clock.rs",
     "src/shm/loss.rs",
     "src/shm/map.rs",
