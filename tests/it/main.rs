@@ -29,6 +29,7 @@ mod log;
 mod log_crash;
 mod log_cursor;
 mod log_keeper;
+mod log_lanes;
 mod log_read;
 mod log_replay;
 mod log_times;
