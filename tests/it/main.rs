@@ -32,6 +32,7 @@ mod log_cursor;
 mod log_damage;
 mod log_full;
 mod log_keeper;
+mod log_lanes;
 mod log_model;
 mod log_read;
 mod log_replay;
