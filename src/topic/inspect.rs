@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::layout::control;
 use crate::layout::lane as lane_layout;
 use crate::layout::owner::{Owner, State};
+use crate::log::site;
 use crate::ring::lane::Corrupt;
 use crate::ring::log::Head;
 use crate::shm::map::Access;
@@ -12,6 +13,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
 use crate::topic::lease;
 use crate::topic::options::{policy_of, Policy};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Looks at a lane before one that is overtaken each time counts as damaged: a publisher would have to go around its
@@ -64,6 +66,10 @@ pub struct TopicInfo {
     pub wakes: u64,
     /// Bytes of shared memory that the files of the topic occupy.
     pub bytes: u64,
+    /// Of a durable topic: the folder of its log, which [`Log::open`](crate::Log::open) reads.
+    pub log: Option<PathBuf>,
+    /// Of a durable topic: every message below this sequence is known to be on disk.
+    pub synced: Option<u64>,
 }
 
 /// A lane and its publisher.
@@ -156,6 +162,7 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
     } else {
         0
     };
+    let log = shape.durable.then(|| site::read(&core.folder, core.identity)).transpose()?;
     Ok(TopicInfo {
         name: core.name.clone(),
         policy: policy_of(shape),
@@ -181,6 +188,8 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
         },
         publishers,
         subscribers,
+        log,
+        synced: core.head().map(|head| head.synced()),
     })
 }
 
