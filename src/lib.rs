@@ -53,6 +53,23 @@
 //!
 //! A [`Service`] is request and response: a [`Client`] calls, and whichever [`Server`] is free first answers.
 //!
+//! A topic can be [durable](TopicBuilder::durable): the same publish and subscribe, kept in a [`Log`] on disk that anybody
+//! replays, with [`Keys`] and an [`EventStore`] on top.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("windlass-crate-{}", std::process::id()));
+//! use windlass::{Bus, Log, Raw, Start};
+//!
+//! let topic = Bus::anonymous()?.topic::<Raw>("orders").durable_at(&folder).open()?;
+//! topic.publisher()?.publish(b"buy 10")?;
+//! let mut replay = topic.subscriber(Start::Oldest)?; // goes on with what is live
+//! assert_eq!(replay.try_recv()?.expect("it is kept").bytes(), b"buy 10");
+//! assert_eq!(Log::<Raw>::open(&folder)?.get(0)?.as_bytes(), b"buy 10");
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(()) }
+//! ```
+//!
 //! # Guarantees
 //!
 //! * **Whole or not at all.** A message is visible completely or not yet. A loan that is dropped, or whose process
@@ -64,6 +81,9 @@
 //!   on will be delivered, or counted as missed.
 //! * **One order**, on a topic that is [`ordered`](TopicBuilder::ordered): the same for every subscriber, under dense
 //!   sequence numbers.
+//! * **A durable topic keeps what was published**, through the death of all processes whatever its options are, and through
+//!   a crash of the machine as its [`SyncPolicy`] says. What was lost in a crash is counted, and a message that changed on
+//!   disk is named ([`RecvError::Damaged`]), not delivered.
 //! * **Death is survived at any instruction.** Whoever is hindered by a dead process asks the kernel, frees or takes
 //!   over what it owned, and goes on. What it committed stays. No timeout is ever taken for a death.
 //! * **A view does not change.** While a message is borrowed, or a [`View`] of it lives, its bytes stay as they are.
@@ -99,7 +119,7 @@
 //! * A message has up to [`segment_bytes`](TopicBuilder::segment_bytes) − 32 bytes, at most 1 GiB − 32. A topic has
 //!   up to 64 publishers and 1024 subscribers at a time, a bus 1024 nodes.
 //! * A lane carries 2^47 segments, and on an ordered topic 2^59 bytes; a bus sees 2^32 − 1 nodes.
-//! * Nothing is kept on disk.
+//! * Only durable topics are kept on disk. A log has segments of up to 256 MiB, and keys of up to 65535 bytes.
 //!
 //! The repository has pages on the bytes (`docs/format.md`), the memory model (`docs/memory-model.md`), what a death
 //! does (`docs/crash.md`), why it is like this (`docs/design.md`) and how fast it is (`docs/performance.md`).
@@ -165,7 +185,10 @@ pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 #[cfg(not(windlass_loom))]
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
-pub use log::{Damage, Iter, Log, LogInfo, ReadError, Record, Scan};
+pub use log::{
+    AppendError, Appended, Damage, EventStore, Events, Expected, Iter, KeyMessages, Keys, Loaded,
+    Log, LogInfo, ReadError, Record, Scan, Snapshot,
+};
 #[cfg(not(windlass_loom))]
 pub use message::dynamic::{FieldPath, FieldValue, FieldValues, Schema};
 #[cfg(not(windlass_loom))]

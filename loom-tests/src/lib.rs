@@ -24,6 +24,7 @@
 
 pub mod broken;
 pub mod calls;
+pub mod durable;
 mod explore;
 pub mod pool;
 pub mod stream;

@@ -45,6 +45,16 @@ pub struct LogShape {
 pub const SYNC_EACH: u64 = u64::MAX;
 
 impl LogShape {
+    /// Whether each message is put on disk before publishing returns.
+    pub fn is_synced_each(&self) -> bool {
+        self.sync_ns == SYNC_EACH
+    }
+
+    /// Whether what is published is put on disk more often than segments are full.
+    pub fn is_synced_often(&self) -> bool {
+        self.sync_ns != 0
+    }
+
     /// The header of the file that says all this.
     pub fn to_header(self, identity: u64) -> Header {
         let flags = u64::from(self.checksums) | u64::from(self.typed) << 1;

@@ -149,7 +149,8 @@ impl Claim {
     }
 }
 
-fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
+/// Takes, changes or gives back the lock on a file. False if somebody else's is in the way.
+pub fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&node::range_of(kind, 0))) {
             Ok(_) => return Ok(true),

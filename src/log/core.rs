@@ -2,9 +2,11 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::frame::PROLOGUE;
+use crate::layout::record;
 use crate::limits::PLACES;
 use crate::log::claim::{Claim, Found};
 use crate::log::files::{LogFiles, Segment};
+use crate::log::keeper::Keeper;
 use crate::log::recover::{self, Recovery};
 use crate::ring::log::{Head, Piece};
 use crate::shm::home::{self, Folder};
@@ -22,13 +24,15 @@ const KEPT_PIECES: usize = 8;
 /// The log of a durable topic.
 pub struct LogCore {
     /// Its files.
-    pub files: LogFiles,
+    pub files: Arc<LogFiles>,
     /// The words that publishers and subscribers share.
     pub head: Head,
     /// What was found when this process opened it before anybody else.
     pub recovery: Option<Recovery>,
     segments: Mutex<VecDeque<Segment>>,
     pieces: Mutex<VecDeque<Piece>>,
+    /// What works in the background. Ends before the claim.
+    pub keeper: Keeper,
     _claim: Claim,
 }
 
@@ -40,6 +44,8 @@ pub struct LaneEnd {
     pub tail: usize,
     /// The number of the next record.
     pub number: u64,
+    /// A sequence that is above those of all its records.
+    pub after: u64,
 }
 
 /// Opens the folder of a log.
@@ -66,8 +72,9 @@ impl LogCore {
             claim.settle(identity, name)?;
             recovery = Some(recovered.report);
         }
-        let (segments, pieces) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { files, head, recovery, segments, pieces, _claim: claim }))
+        let (segments, pieces, files) = (Mutex::default(), Mutex::default(), Arc::new(files));
+        let keeper = Keeper::new(files.clone(), head.clone());
+        Ok(Arc::new(Self { files, head, recovery, segments, pieces, keeper, _claim: claim }))
     }
 
     /// The read-only mapping of a segment; `None` if its file is gone, or not there yet.
@@ -131,11 +138,18 @@ impl LogCore {
         let committed = intent.is_committed(lane, piece.as_ref()).map_err(|_| damaged())?;
         let (logical, at) = (intent.position / bytes, (intent.position % bytes) as usize);
         if !committed {
-            return Ok(LaneEnd { logical, tail: at.max(PROLOGUE), number: intent.number });
+            let (tail, number) = (at.max(PROLOGUE), intent.number);
+            return Ok(LaneEnd { logical, tail, number, after: self.head.tail() });
         }
         let segment = self.segment(lane, logical)?.ok_or_else(damaged)?;
         let record = segment.lane.record(at).ok_or_else(damaged)?;
-        Ok(LaneEnd { logical, tail: record.end(), number: intent.number + 1 })
+        let number = record::number(record.head, intent.number.saturating_sub(1));
+        if number > intent.number {
+            return Err(damaged());
+        }
+        // Whoever died between its place and the tail left the tail below it.
+        let after = self.head.tail().max(intent.sequence.map_or(0, |sequence| sequence + 1));
+        Ok(LaneEnd { logical, tail: record.end(), number: number + 1, after })
     }
 
     /// The first sequence from which on there is a message of this time or a later one; the next one if there is none.

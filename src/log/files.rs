@@ -5,6 +5,7 @@ use crate::layout::header::{Header, Kind};
 use crate::layout::log::{self as layout, Checkpoint, LogShape};
 use crate::layout::record;
 use crate::limits::HEADER_BYTES;
+use crate::log::prepare::{self, Making};
 use crate::ring::lane::Lane;
 use crate::ring::log::Piece;
 use crate::ring::pins::Pins;
@@ -51,9 +52,14 @@ impl Segment {
 
     /// Begins the segment.
     pub fn begin(&self, number: u64, after: u64) {
-        self.lane.begin_segment(self.logical, number);
-        // Relaxed: published by the place of its first record.
+        // Relaxed: published by what follows, which is told of by the place of its first record.
         self.region.word(layout::AFTER_AT).store(after, Relaxed);
+        self.lane.begin_segment(self.logical, number);
+    }
+
+    /// Whether it was begun: what it says of earlier segments is true then.
+    pub fn is_begun(&self) -> bool {
+        self.lane.is_begun(self.logical)
     }
 
     /// The mapping of the whole file.
@@ -165,11 +171,12 @@ impl LogFiles {
     }
 
     /// Makes segment `logical` of a lane, unless it is there.
-    pub fn create_segment(&self, lane: usize, logical: u64) -> Result<()> {
+    pub fn create_segment(&self, lane: usize, logical: u64, making: &mut Making<'_>) -> Result<()> {
         let name = layout::segment_file(lane, logical);
         // The others of a group read it.
         let mode = self.shape.mode & !0o022;
-        self.make(&name, &self.shape.segment_header(self.identity, lane, logical), mode)
+        let header = self.shape.segment_header(self.identity, lane, logical);
+        self.make(&name, &header, mode, making)
     }
 
     /// Maps piece `number` of the order. `None` if there is no such file.
@@ -180,18 +187,25 @@ impl LogFiles {
     }
 
     /// Makes piece `number` of the order, unless it is there.
-    pub fn create_piece(&self, number: u64) -> Result<()> {
+    pub fn create_piece(&self, number: u64, making: &mut Making<'_>) -> Result<()> {
         let header = self.shape.places_header(self.identity, number);
-        self.make(&layout::places_file(number), &header, self.shape.mode)
+        self.make(&layout::places_file(number), &header, self.shape.mode, making)
     }
 
-    fn make(&self, name: &str, header: &Header, mode: u32) -> Result<()> {
+    fn make(&self, name: &str, header: &Header, mode: u32, making: &mut Making<'_>) -> Result<()> {
         if self.folder.exists(name)? {
             return Ok(());
         }
-        let made = self.folder.create_file_if_absent(name, header.file_bytes, mode, |region| {
+        let bytes = header.file_bytes;
+        let made = self.folder.create_file_if_absent(name, bytes, mode, |file, region| {
             header.write(region);
-            Ok(())
+            match making {
+                None => Ok(()),
+                Some(between) => {
+                    let what = format!("{}/{name}", self.folder);
+                    prepare::fill(&self.shape, file, &what, region.len(), *between)
+                }
+            }
         });
         made.map(drop)
     }

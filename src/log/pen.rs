@@ -2,17 +2,18 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::frame::PROLOGUE;
-use crate::layout::log::SYNC_EACH;
 use crate::layout::order::Place;
 use crate::limits::PLACES;
 use crate::log::core::LogCore;
-use crate::log::files::Segment;
+use crate::log::desk::{self, Desk};
+use crate::log::files::{LogFiles, Segment};
+use crate::log::ledger;
+use crate::log::prepare::{self, Prepared};
 use crate::ring::log::{Appended, Piece};
 use crate::ring::writer::Writer;
-use crate::shm::map::Access;
+use crate::shm::map;
 use crate::shm::sys;
 use crate::topic::PublishError;
-use std::fs::File;
 use std::sync::Arc;
 
 /// The writing end of a log, beside the writer of one lane.
@@ -21,13 +22,17 @@ pub struct Pen {
     lane: usize,
     segment: Segment,
     piece: Piece,
-    piece_file: File,
     /// One above the sequence of the message that was published last.
     after: u64,
     /// What checksums of the present segment begin with, if there are any.
     seed: Option<u32>,
     /// Whether each message is put on disk before publishing returns.
     is_each: bool,
+    /// What is before this byte of the segment's file is on disk, if each message is.
+    synced: usize,
+    /// The position from which on the next segment had better be prepared.
+    alarm: u64,
+    desk: Arc<Desk>,
 }
 
 impl Pen {
@@ -35,22 +40,24 @@ impl Pen {
     pub fn take(log: &Arc<LogCore>, lane: usize) -> Result<(Self, Writer)> {
         let end = log.end_of(lane)?;
         let files = &log.files;
-        let (segment, is_new) = match files.segment(lane, end.logical, Access::Write)? {
-            Some(segment) => (segment, false),
-            None => (create(log, lane, end.logical)?, true),
-        };
-        if is_new || end.tail == PROLOGUE {
-            segment.begin(end.number, log.head.tail());
-        }
+        let is_each = files.shape.is_synced_each();
+        let Prepared { segment, clean } = make_segment(files, lane, end.logical)?;
         // Bytes behind the end may be those of the dead.
-        let clean = if is_new { segment.lane.segment_bytes() } else { end.tail };
+        let clean = if end.tail == PROLOGUE { clean } else { end.tail };
+        if end.tail == PROLOGUE {
+            segment.begin(end.number, end.after);
+        }
         let writer = Writer::in_log(segment.lane.clone(), end.logical, end.tail, clean, end.number);
-        let (piece, piece_file) = piece_to_write(log, log.head.tail() / PLACES)?;
-        let shape = &files.shape;
-        let seed = shape.checksums.then_some(segment.seed);
-        let (log, after) = (log.clone(), log.head.tail());
-        let is_each = shape.sync_ns == SYNC_EACH;
-        Ok((Self { log, lane, segment, piece, piece_file, after, seed, is_each }, writer))
+        let after = end.after;
+        let piece = make_piece(files, log.head.tail() / PLACES)?;
+        let seed = files.shape.checksums.then_some(segment.seed);
+        let desk = log.keeper.attend(lane)?;
+        desk.want_piece(piece.number() + 1);
+        desk.begin(segment.clone());
+        let alarm = alarm_in(&writer);
+        let log = log.clone();
+        let pen = Self { log, lane, segment, piece, after, seed, is_each, synced: 0, alarm, desk };
+        Ok((pen, writer))
     }
 
     /// The log.
@@ -62,23 +69,22 @@ impl Pen {
     #[cold]
     pub fn roll(&mut self, writer: &mut Writer) -> Result<(), PublishError> {
         let logical = writer.logical() + 1;
-        let (segment, is_new) = self.next_segment(logical).map_err(|error| refused(&error))?;
+        let prepared = match self.desk.take_segment(logical) {
+            Some(prepared) => prepared,
+            None => make_segment(&self.log.files, self.lane, logical)
+                .map_err(|error| refused(&error))?,
+        };
+        let Prepared { segment, clean } = prepared;
         step!("log.roll");
         segment.begin(writer.sequence(), self.after);
-        let clean = if is_new { segment.lane.segment_bytes() } else { PROLOGUE };
         let (lane, number) = (segment.lane.clone(), writer.sequence());
         *writer = Writer::in_log(lane, logical, PROLOGUE, clean, number);
         self.seed = self.seed.map(|_| segment.seed);
+        self.desk.begin(segment.clone());
         self.segment = segment;
+        self.synced = 0;
+        self.alarm = alarm_in(writer);
         Ok(())
-    }
-
-    fn next_segment(&self, logical: u64) -> Result<(Segment, bool)> {
-        // One that a dead publisher made, and did not get to.
-        if let Some(segment) = self.log.files.segment(self.lane, logical, Access::Write)? {
-            return Ok((segment, false));
-        }
-        Ok((create(&self.log, self.lane, logical)?, true))
     }
 
     /// Commits the payload of `len` bytes that lies at the writer's position, of which `touched` may have been written.
@@ -96,7 +102,7 @@ impl Pen {
         step!("log.record");
         let (position, bytes) = writer.write_record(len, key, sys::realtime_ns(), self.seed);
         if self.is_each {
-            put_on_disk(self.segment.file())?;
+            self.put_record_on_disk(writer.tail() + bytes, position + bytes as u64)?;
         }
         let place = Place { lane: self.lane, position };
         let sequence = loop {
@@ -109,37 +115,82 @@ impl Pen {
         };
         writer.pass_record(bytes, touched);
         self.after = sequence + 1;
+        if position >= self.alarm {
+            self.raise_alarm(writer.logical() + 1);
+        }
         if self.is_each {
-            put_on_disk(&self.piece_file)?;
-            self.log.head.raise_synced(sequence + 1);
+            self.put_places_on_disk(sequence + 1)?;
         }
         Ok((position, sequence))
     }
 
     #[cold]
+    fn raise_alarm(&mut self, wanted: u64) {
+        self.alarm = u64::MAX;
+        self.desk.want_segment(wanted);
+    }
+
+    #[cold]
     fn turn_to(&mut self, number: u64) -> Result<(), PublishError> {
-        let turned = piece_to_write(&self.log, number).map_err(|error| refused(&error))?;
-        (self.piece, self.piece_file) = turned;
+        self.piece = match self.desk.take_piece(number) {
+            Some(piece) => piece,
+            None => make_piece(&self.log.files, number).map_err(|error| refused(&error))?,
+        };
+        self.desk.want_piece(number + 1);
+        Ok(())
+    }
+
+    /// Puts the record on disk that ends at byte `end` of the segment, which is `position`.
+    #[cold]
+    fn put_record_on_disk(&mut self, end: usize, position: u64) -> Result<(), PublishError> {
+        step!("log.sync");
+        let end = self.segment.lane.segment_at() + end;
+        map::sync(self.segment.region(), self.synced, end - self.synced)
+            .map_err(|error| not_on_disk(&error))?;
+        self.synced = end;
+        self.log.head.raise_lane_synced(self.lane, position);
+        Ok(())
+    }
+
+    /// Puts the places below sequence `to` on disk, whosever they are: the records that have them are there already.
+    #[cold]
+    fn put_places_on_disk(&mut self, to: u64) -> Result<(), PublishError> {
+        step!("log.sync.place");
+        let (files, from) = (&self.log.files, self.log.head.synced().min(to - 1));
+        let synced = if self.piece.covers(from) {
+            ledger::put_piece_on_disk(files, &self.piece, from, to)
+        } else {
+            ledger::put_places_on_disk(files, from, to)
+        };
+        synced.map_err(|error| not_on_disk(&error))?;
+        self.log.head.raise_synced(to);
         Ok(())
     }
 }
 
-fn create(log: &LogCore, lane: usize, logical: u64) -> Result<Segment> {
-    log.files.create_segment(lane, logical)?;
-    let made = log.files.segment(lane, logical, Access::Write)?;
-    made.ok_or_else(|| gone(log))
+impl Drop for Pen {
+    fn drop(&mut self) {
+        self.log.keeper.leave(&self.desk);
+    }
 }
 
-/// Maps piece `number` of the order, and makes it first if it is not there.
-fn piece_to_write(log: &LogCore, number: u64) -> Result<(Piece, File)> {
-    log.files.create_piece(number)?;
-    log.files.piece(number, Access::Write)?.ok_or_else(|| gone(log))
+/// What is reserved only has to be changed on disk, too, when it is first written: not where everybody waits for that.
+fn make_segment(files: &LogFiles, lane: usize, logical: u64) -> Result<Prepared> {
+    let mut nothing = || {};
+    let making = files.shape.is_synced_each().then_some(&mut nothing as &mut dyn FnMut());
+    prepare::segment(files, lane, logical, making)
 }
 
-fn gone(log: &LogCore) -> Error {
-    let text =
-        format!("a file that was just made in {} is gone: somebody removed it", log.files.folder);
-    Error::new(ErrorKind::NotFound, text)
+fn make_piece(files: &LogFiles, number: u64) -> Result<Piece> {
+    let mut nothing = || {};
+    let making = files.shape.is_synced_each().then_some(&mut nothing as &mut dyn FnMut());
+    prepare::piece(files, number, making)
+}
+
+/// The position in the writer's segment from which on the next one is wanted.
+fn alarm_in(writer: &Writer) -> u64 {
+    let bytes = writer.lane().segment_bytes() as u64;
+    writer.logical() * bytes + desk::alarm_of(bytes) as u64
 }
 
 /// What a publisher is told when the files of a log cannot be made.
@@ -151,11 +202,7 @@ fn refused(error: &Error) -> PublishError {
     }
 }
 
-#[cold]
-fn put_on_disk(file: &File) -> Result<(), PublishError> {
-    step!("log.sync");
-    file.sync_data().map_err(|error| {
-        tracing::error!(%error, "a log cannot be put on disk");
-        PublishError::Storage { kind: ErrorKind::Io }
-    })
+fn not_on_disk(error: &dyn std::fmt::Display) -> PublishError {
+    tracing::error!(%error, "a message cannot be put on disk");
+    PublishError::Storage { kind: ErrorKind::Io }
 }

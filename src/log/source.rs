@@ -84,9 +84,7 @@ impl Source {
     pub fn piece(&self, number: u64) -> Result<Option<Piece>> {
         match &self.origin {
             Origin::Topic(log) => log.piece(number),
-            Origin::Folder(files) => {
-                Ok(files.piece(number, Access::Read)?.map(|(piece, _)| piece))
-            }
+            Origin::Folder(files) => Ok(files.piece(number, Access::Read)?.map(|(piece, _)| piece)),
         }
     }
 

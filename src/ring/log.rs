@@ -22,7 +22,7 @@
 //! |----------|-----------------------------------|-----------------------------------|-----------------------------|
 //! | `PLACE`  | swap of a word in `append`        | load of it in `read` and `append` | the record                  |
 //! | `TAIL`   | swap of `tail` in `finish`        | load of `tail`                    | the words before it         |
-//! | `INTENT` | store of the sequence in `append` | load of it in `intent`            | the position that was noted |
+//! | `INTENT` | stores of position, then sequence | loads of them the other way round | number, then position       |
 //! | `KEPT`   | `fetch_max` of `floor`            | load of `floor`                   | that older files may be gone |
 //!
 //! # If a process dies
@@ -51,6 +51,7 @@ const LANES_AT: usize = 2 * LINE;
 const POSITION_AT: usize = 0;
 const NUMBER_AT: usize = 8;
 const SEQUENCE_AT: usize = 16;
+const LANE_SYNCED_AT: usize = 24;
 
 /// The sequence of an intent that nobody had: what was recovered.
 const NOBODY: u64 = u64::MAX;
@@ -89,7 +90,7 @@ pub enum Appended {
 pub struct Intent {
     /// Where the record lies.
     pub position: u64,
-    /// Its number in its lane.
+    /// Its number in its lane; if it is committed, perhaps that of the next record.
     pub number: u64,
     /// The place that it was to have; `None` if the position is the end of the lane.
     pub sequence: Option<u64>,
@@ -191,6 +192,7 @@ impl Head {
             self.lane_word(lane, POSITION_AT).store(*end, Relaxed);
             self.lane_word(lane, NUMBER_AT).store(*number, Relaxed);
             self.lane_word(lane, SEQUENCE_AT).store(NOBODY, Relaxed);
+            self.lane_word(lane, LANE_SYNCED_AT).store(*end, Relaxed);
         }
     }
 
@@ -226,6 +228,18 @@ impl Head {
         self.at(SYNCED_AT).fetch_max(sequence, Relaxed);
     }
 
+    /// Everything below this position of a lane is on disk. An input.
+    pub fn lane_synced(&self, lane: usize) -> u64 {
+        // Relaxed: says something of the disk, and nothing of memory.
+        self.lane_word(lane, LANE_SYNCED_AT).load(Relaxed)
+    }
+
+    /// Says that everything below `position` of a lane is on disk.
+    pub fn raise_lane_synced(&self, lane: usize, position: u64) {
+        // Relaxed: as above.
+        self.lane_word(lane, LANE_SYNCED_AT).fetch_max(position, Relaxed);
+    }
+
     /// Commits record `number` of its lane, which is at `place`. With `only`: under that sequence, or not at all.
     #[inline]
     pub fn append(&self, piece: &Piece, place: Place, number: u64, only: Option<u64>) -> Appended {
@@ -246,10 +260,13 @@ impl Head {
                 return Appended::Moved;
             }
             step!("log.intend");
-            self.lane_word(place.lane, POSITION_AT).store(place.position, Relaxed);
+            // Relaxed: published by the position.
             self.lane_word(place.lane, NUMBER_AT).store(number, Relaxed);
+            step!("log.number");
+            // INTENT: pairs with the load of the position in `intent`, which has this number, or the one after it.
+            self.lane_word(place.lane, POSITION_AT).store(place.position, Release);
             step!("log.intent");
-            // INTENT: pairs with `intent`.
+            // INTENT: pairs with the load of the sequence in `intent`.
             self.lane_word(place.lane, SEQUENCE_AT).store(sequence, Release);
             step!("log.place");
             let word = piece.word(sequence);
@@ -271,10 +288,12 @@ impl Head {
 
     /// What the last publisher of a lane was about to do. To be asked by the holder of its lease.
     pub fn intent(&self, lane: usize) -> Intent {
-        // INTENT: pairs with the store in `append`.
+        // INTENT: pairs with the store of the sequence in `append`.
         let sequence = self.lane_word(lane, SEQUENCE_AT).load(Acquire);
-        // Relaxed: its writer is gone. Both may be those of a record after the one that was to have `sequence`.
-        let position = self.lane_word(lane, POSITION_AT).load(Relaxed);
+        // INTENT: pairs with the store of the position. It may be that of the record after the one that was to have
+        // `sequence`, and then so is the number.
+        let position = self.lane_word(lane, POSITION_AT).load(Acquire);
+        // Relaxed: behind the edge. Stored before the position: it may be that of the record after it.
         let number = self.lane_word(lane, NUMBER_AT).load(Relaxed);
         Intent { position, number, sequence: (sequence != NOBODY).then_some(sequence) }
     }

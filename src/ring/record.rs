@@ -7,7 +7,7 @@ use crate::layout::frame::{PROLOGUE, WORD};
 use crate::layout::record::{self as layout, HEADER, TIME_AT};
 use crate::ring::lane::{Corrupt, Lane};
 use crate::ring::writer::Writer;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 
 /// A record in a segment, with its lengths checked against the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +42,22 @@ impl Lane {
     /// Begins a segment of a log whose first record is number `number` of its lane.
     pub fn begin_segment(&self, logical: u64, number: u64) {
         let base = self.base_of(0);
-        // Relaxed: published by the place of its first record.
+        step!("log.begin");
+        // Relaxed: published by the store below, and by the place of its first record.
         self.word(base).store(number, Relaxed);
-        self.word(base + WORD).store(logical + 1, Relaxed);
+        // BEGUN: pairs with `is_begun`.
+        self.word(base + WORD).store(logical + 1, Release);
+    }
+
+    /// Whether a segment of a log was begun.
+    pub fn is_begun(&self, logical: u64) -> bool {
+        // BEGUN: pairs with `begin_segment`.
+        self.word(self.base_of(0) + WORD).load(Acquire) == logical + 1
+    }
+
+    /// Where in the file the segment of a log begins.
+    pub fn segment_at(&self) -> usize {
+        self.base_of(0)
     }
 
     /// The number of the first record of a segment of a log.

@@ -386,18 +386,19 @@ impl Folder {
         name: &str,
         len: u64,
         mode: u32,
-        init: impl FnOnce(&Region) -> Result<()>,
+        init: impl FnOnce(&File, &Region) -> Result<()>,
     ) -> Result<bool> {
         check_entry(name)?;
         match self {
             Folder::Directory(parent) => {
                 let temporary = Temporary::file(parent, name)?;
-                fill(temporary.as_file(), &parent.path().join(name), len, init)?;
+                let file = temporary.as_file();
+                fill(file, &parent.path().join(name), len, |region| init(file, region))?;
                 temporary.become_new_file(name, mode)
             }
             Folder::Memory(parent) => {
                 let file = memory::new_file(&parent.path().join(name))?;
-                fill(&file, &parent.path().join(name), len, init)?;
+                fill(&file, &parent.path().join(name), len, |region| init(&file, region))?;
                 Ok(parent.place_new(name, file))
             }
         }

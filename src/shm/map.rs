@@ -27,7 +27,7 @@ use nix::errno::Errno;
 use nix::fcntl::{fallocate, FallocateFlags};
 use nix::sys::resource::{getrlimit, Resource};
 use nix::unistd::{sysconf, SysconfVar};
-use rustix::mm::{Advice, MprotectFlags};
+use rustix::mm::{Advice, MprotectFlags, MsyncFlags};
 use std::fmt::Display;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -161,6 +161,25 @@ pub fn prefault(region: &Region, offset: usize, len: usize, access: Access) -> b
                 tracing::debug!(%error, len, "pages are not touched ahead");
                 return false;
             }
+        }
+    }
+}
+
+/// Puts the pages under `len` bytes at `offset` on disk, and no others, and waits for it.
+///
+/// # Errors
+///
+/// If they may not be there.
+pub fn sync(region: &Region, offset: usize, len: usize) -> std::io::Result<()> {
+    assert!(offset <= region.len() && len <= region.len() - offset, "only what is mapped");
+    let start = region.base().wrapping_add(offset);
+    let in_page = start as usize % page_size();
+    let start = start.wrapping_sub(in_page);
+    loop {
+        // SAFETY: contract 1: the pages are mapped while `region` lives; writing them out changes no byte.
+        match unsafe { rustix::mm::msync(start.cast(), in_page + len, MsyncFlags::SYNC) } {
+            Err(rustix::io::Errno::INTR) => {}
+            synced => return Ok(synced?),
         }
     }
 }

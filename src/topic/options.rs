@@ -9,12 +9,11 @@ use crate::shm::home::{folder_mode, Created, Folder};
 use crate::shm::map::Access;
 use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
-use crate::topic::durable::{Durable, SyncPolicy};
+use crate::topic::durable::Durable;
 use crate::topic::payload::Payload;
 use crate::topic::Topic;
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -148,7 +148,12 @@ impl<T: Payload> View<T> {
 
     /// A view of a record in a segment of a log.
     #[inline]
-    pub(crate) fn of_record(hold: &Arc<Hold>, record: &Record, sequence: u64, logical: u64) -> Self {
+    pub(crate) fn of_record(
+        hold: &Arc<Hold>,
+        record: &Record,
+        sequence: u64,
+        logical: u64,
+    ) -> Self {
         let (offset, position) =
             (hold.lane.payload_of(record), hold.lane.position(logical, record.at));
         let spot = Spot { offset, len: record.len, sequence, lane_sequence: 0, position };

@@ -14,6 +14,7 @@ mod channel;
 mod container;
 mod death;
 mod durable;
+mod events;
 mod eviction;
 mod files;
 mod fixture;
@@ -24,6 +25,7 @@ mod join;
 #[cfg(feature = "json")]
 mod json;
 mod large;
+mod log_keeper;
 mod memory;
 mod model;
 mod options;

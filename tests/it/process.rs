@@ -53,6 +53,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::jobs::ROLES,
         super::join::ROLES,
         super::large::ROLES,
+        super::log_keeper::ROLES,
         super::memory::ROLES,
         super::options::ROLES,
         super::policies::ROLES,
