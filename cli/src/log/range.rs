@@ -1,10 +1,13 @@
 //! The messages of a log that a command is about, and what is said of those that cannot be read.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use anyhow::{bail, Result};
 use windlass::{Log, Raw, ReadError};
 
+use super::interrupt;
+use super::line::Seen;
+use super::progress::Progress;
 use crate::args::{DamageArguments, RangeArguments};
 use crate::output::{self, some};
 
@@ -31,6 +34,39 @@ pub fn from(log: &Log<Raw>, range: &RangeArguments, first: u64, next: u64) -> Re
         (.., Some(since)) => log.at_time(since)?,
         _ => first,
     })
+}
+
+/// Calls `each` with the messages of a range, until there are no more, it has enough, or Ctrl-C. False if it was that.
+pub fn read(
+    log: &Log<Raw>,
+    range: Range<u64>,
+    losses: &mut Losses,
+    progress: &mut Progress,
+    mut each: impl FnMut(&Seen<'_>) -> Result<ControlFlow<()>>,
+) -> Result<bool> {
+    let mut scan = log.scan(range)?;
+    while let Some(found) = scan.read() {
+        if interrupt::came() {
+            return Ok(false);
+        }
+        match found {
+            Ok(record) => {
+                progress.message(record.bytes().len());
+                let seen = Seen {
+                    sequence: record.sequence(),
+                    time_ns: Some(record.time_ns()),
+                    lane: record.lane(),
+                    key: record.key(),
+                    payload: record.bytes(),
+                };
+                if each(&seen)?.is_break() {
+                    break;
+                }
+            }
+            Err(error) => losses.met(error, |line| progress.say(line))?,
+        }
+    }
+    Ok(true)
 }
 
 /// What could not be read.
