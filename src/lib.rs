@@ -186,8 +186,8 @@ pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
 pub use log::{
-    AppendError, Appended, Damage, EventStore, Events, Expected, Iter, KeyMessages, Keys, Loaded,
-    Log, LogInfo, ReadError, Record, Scan, Snapshot,
+    AppendError, Appended, Cursor, CursorHolder, CursorInfo, Damage, EventStore, Events, Expected,
+    Iter, KeyMessages, Keys, Loaded, Log, LogInfo, ReadError, Record, Scan, Snapshot,
 };
 #[cfg(not(windlass_loom))]
 pub use message::dynamic::{FieldPath, FieldValue, FieldValues, Schema};
@@ -205,10 +205,10 @@ pub use service::{
 pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
-    Append, Batch, BlockReason, Blocker, Loan, Message, Payload, Policy, PublishError, Publisher,
-    PublisherInfo, Raw, Receipt, RecvError, Start, StreamChunk, Subscriber, SubscriberInfo,
-    SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo, UntypedTopic, View, Wait,
-    WeakView,
+    Append, Batch, BlockReason, Blocker, Loan, Message, OnDamage, Payload, Policy, PublishError,
+    Publisher, PublisherInfo, Raw, Receipt, RecvError, Replay, Resumed, Speed, Start, StreamChunk,
+    Subscriber, SubscriberInfo, SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo,
+    UntypedTopic, View, Wait, WeakView,
 };
 
 #[cfg(doctest)]

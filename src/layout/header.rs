@@ -70,6 +70,8 @@ pub enum Kind {
     Checkpoint = 15,
     /// Where the log of a durable topic is.
     Site = 16,
+    /// How far a named consumer of a log has come.
+    Cursor = 17,
 }
 
 /// A checked header.

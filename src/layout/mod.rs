@@ -7,6 +7,8 @@ pub mod channel;
 pub mod chunk;
 #[cfg(not(windlass_loom))]
 pub(crate) mod control;
+#[cfg(not(windlass_loom))]
+pub(crate) mod cursor;
 pub mod entry;
 pub mod frame;
 #[cfg(not(windlass_loom))]

@@ -159,12 +159,12 @@ impl LogCore {
     }
 
     /// What is said of a sequence that is not there.
-    pub fn out_of_range(&self, topic: &str, wanted: u64) -> Error {
+    pub fn out_of_range(&self, what: &str, wanted: u64) -> Error {
         let (first, next) = (self.first(), self.next().unwrap_or_else(|_| self.head.tail()));
         Error::new(
             ErrorKind::OutOfRange,
             format!(
-                "topic {topic} has no sequence {wanted}: the oldest retained is {first}, the next \
+                "{what} has no sequence {wanted}: the oldest retained is {first}, the next \
                  to be published is {next}"
             ),
         )

@@ -13,7 +13,7 @@ use crate::ring::log::{Appended, Piece};
 use crate::ring::writer::Writer;
 use crate::shm::map;
 use crate::shm::sys;
-use crate::topic::PublishError;
+use crate::topic::{Append, PublishError};
 use std::sync::Arc;
 
 /// The writing end of a log, beside the writer of one lane.
@@ -88,25 +88,25 @@ impl Pen {
     }
 
     /// Commits the payload of `len` bytes that lies at the writer's position, of which `touched` may have been written.
-    /// With `only`: as the message of that sequence, or not at all. Returns its position and its sequence.
+    /// Returns its position and its sequence.
     #[inline]
     pub fn commit(
         &mut self,
         writer: &mut Writer,
         len: usize,
         touched: usize,
-        key: &[u8],
-        only: Option<u64>,
+        append: &Append<'_>,
     ) -> Result<(u64, u64), PublishError> {
         let number = writer.sequence();
         step!("log.record");
-        let (position, bytes) = writer.write_record(len, key, sys::realtime_ns(), self.seed);
+        let time = append.time_ns.unwrap_or_else(sys::realtime_ns);
+        let (position, bytes) = writer.write_record(len, append.key, time, self.seed);
         if self.is_each {
             self.put_record_on_disk(writer.tail() + bytes, position + bytes as u64)?;
         }
         let place = Place { lane: self.lane, position };
         let sequence = loop {
-            match self.log.head.append(&self.piece, place, number, only) {
+            match self.log.head.append(&self.piece, place, number, append.at) {
                 Appended::At(sequence) => break sequence,
                 Appended::Beyond(piece) => self.turn_to(piece)?,
                 Appended::Moved => return Err(PublishError::Conflict),

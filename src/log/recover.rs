@@ -16,8 +16,8 @@ use crate::layout::log::Checkpoint;
 use crate::layout::order::Place;
 use crate::layout::record;
 use crate::limits::{HEADER_BYTES, PLACES};
-use crate::log::checkpoint;
 use crate::log::files::{Listing, LogFiles, Segment};
+use crate::log::{checkpoint, cursor};
 use crate::ring::order::TAIL_MAX;
 use crate::shm::map::Access;
 use rustix::fs::SeekFrom;
@@ -91,6 +91,7 @@ pub fn recover(files: &LogFiles) -> Result<Recovered> {
             report.cut_bytes.insert(lane as u32, cut);
         }
     }
+    cursor::rewind(files, next)?;
     files.folder.sync()?;
     checkpoint::write(files, &result)?;
     files.check_loss()?;

@@ -28,12 +28,14 @@ use crate::topic::publisher::{Line, Publisher};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Append<'a> {
-    key: &'a [u8],
-    at: Option<u64>,
+    pub(crate) key: &'a [u8],
+    pub(crate) at: Option<u64>,
+    pub(crate) time_ns: Option<u64>,
 }
 
 impl<'a> Append<'a> {
     /// Nothing but the payload.
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
@@ -47,6 +49,12 @@ impl<'a> Append<'a> {
     /// and no others, are published.
     pub fn at(self, sequence: u64) -> Self {
         Self { at: Some(sequence), ..self }
+    }
+
+    /// With this time, in nanoseconds since 1970, instead of that of the clock: that of the event itself, or of a message
+    /// that is copied from elsewhere. Times need not rise.
+    pub fn time_ns(self, time_ns: u64) -> Self {
+        Self { time_ns: Some(time_ns), ..self }
     }
 
     /// Bytes that a payload of `len` bytes needs together with the key. A length may be any number.
@@ -85,7 +93,7 @@ impl<T: Payload> Publisher<T> {
             return Err(PublishError::TooLarge { need, max });
         }
         let Line::Log(pen) = &mut self.line else { return Err(PublishError::NotDurable) };
-        let committed = pen.commit(&mut self.writer, len, touched, append.key, append.at);
+        let committed = pen.commit(&mut self.writer, len, touched, append);
         let (position, sequence) = committed?;
         self.tell(position, sequence)
     }

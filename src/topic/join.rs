@@ -21,25 +21,15 @@ use std::sync::Arc;
 impl<T: Payload> Subscriber<T> {
     pub(crate) fn join(core: Arc<Core>, start: Start) -> Result<Self> {
         core.member.check_process()?;
-        if core.log.is_none() && matches!(start, Start::Time(_)) {
+        if let Some(log) = &core.log {
+            let next = begin_in_log(&format!("topic {}", core.name), log, start)?;
+            return Self::join_log(core, next);
+        }
+        if matches!(start, Start::Time(_)) {
             return Err(not_durable(&core));
         }
-        if !sys::register_barrier() {
-            core.bell.demand_fences();
-        }
-        let claimed = claim(&core)?;
-        // From here on the slot is given back whatever happens.
-        let slot = SlotLease::new(core.clone(), claimed);
-        if let Some(log) = &core.log {
-            let next = begin_in_log(&core, log, start)?;
-            core.slots.set_order_gate(claimed.slot, next);
-            core.check_control()?;
-            let born_seen = core.born_count();
-            let trail = Trail::new(log.clone(), next, log.head.tail());
-            let mut subscriber = Self::assemble(core, slot, Vec::new(), None, born_seen);
-            subscriber.trail = Some(trail);
-            return Ok(subscriber);
-        }
+        let slot = take_slot(&core)?;
+        let claimed = slot.claimed;
         let order = core.map_order(Access::Read)?;
         if let Some(order) = &order {
             Slots::establish(|at| core.slots.set_order_gate(claimed.slot, at), || order.floor());
@@ -70,17 +60,38 @@ impl<T: Payload> Subscriber<T> {
         }
         Ok(Self::assemble(core, slot, lanes, order, born_seen))
     }
+
+    /// Joins a durable topic as a subscriber whose next message is `next`, be it deleted by now.
+    pub(super) fn join_log(core: Arc<Core>, next: u64) -> Result<Self> {
+        let slot = take_slot(&core)?;
+        let Some(log) = &core.log else { return Err(not_durable(&core)) };
+        core.slots.set_order_gate(slot.claimed.slot, next);
+        core.check_control()?;
+        let born_seen = core.born_count();
+        let trail = Trail::new(log.clone(), next, log.head.tail());
+        let mut subscriber = Self::assemble(core, slot, Vec::new(), None, born_seen);
+        subscriber.trail = Some(trail);
+        Ok(subscriber)
+    }
+}
+
+/// Takes a slot, which is given back whatever happens.
+fn take_slot(core: &Arc<Core>) -> Result<Arc<SlotLease>> {
+    if !sys::register_barrier() {
+        core.bell.demand_fences();
+    }
+    Ok(SlotLease::new(core.clone(), claim(core)?))
 }
 
 /// Where in the order of a log to begin.
-fn begin_in_log(core: &Core, log: &LogCore, start: Start) -> Result<u64> {
+pub(super) fn begin_in_log(what: &str, log: &LogCore, start: Start) -> Result<u64> {
     let (first, next) = (log.first(), log.next()?);
     match start {
         Start::Oldest => Ok(first),
         Start::Latest => Ok(next),
         Start::Last(count) => Ok(next.saturating_sub(count).max(first)),
         Start::Sequence(wanted) if (first..=next).contains(&wanted) => Ok(wanted),
-        Start::Sequence(wanted) => Err(log.out_of_range(&core.name, wanted)),
+        Start::Sequence(wanted) => Err(log.out_of_range(what, wanted)),
         Start::Time(time) => log.at_time(time),
     }
 }

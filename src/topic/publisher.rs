@@ -12,6 +12,7 @@ use crate::ring::slots::Obstacle;
 use crate::ring::writer::Writer;
 use crate::shm::sys;
 use crate::sync::Ordering::Relaxed;
+use crate::topic::append::Append;
 use crate::topic::core::{BlockReason, Core};
 use crate::topic::lease::{self, Lease};
 use crate::topic::outcome::{PublishError, Receipt};
@@ -290,7 +291,7 @@ impl<T: Payload> Publisher<T> {
                 let place = Place { lane: self.lane, position };
                 (position, order.append(place).ok_or(PublishError::Corrupt)?)
             }
-            Line::Log(pen) => pen.commit(&mut self.writer, len, touched, &[], None)?,
+            Line::Log(pen) => pen.commit(&mut self.writer, len, touched, &Append::new())?,
         };
         self.tell(position, sequence)
     }

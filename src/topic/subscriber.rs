@@ -223,7 +223,7 @@ impl<T: Payload> Subscriber<T> {
 
     #[cold]
     #[inline(never)]
-    fn wait_for_next(&mut self, wait: Wait) -> Result<Option<Found>, RecvError> {
+    pub(super) fn wait_for_next(&mut self, wait: Wait) -> Result<Option<Found>, RecvError> {
         let mut end = None;
         loop {
             match self.next() {
