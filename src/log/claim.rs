@@ -149,6 +149,20 @@ impl Claim {
     }
 }
 
+/// The topic that uses the log in `folder` now.
+pub fn user_of(folder: &Folder) -> Result<Option<String>> {
+    let held = match Guarded::open(|| folder.open_file("claim", Access::Read)) {
+        // A copy need not have one.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let claim = Claim { held };
+    Ok(match claim.holder()? {
+        Some(_) => Some(claim.user()?.name),
+        None => None,
+    })
+}
+
 /// Takes, changes or gives back the lock on a file. False if somebody else's is in the way.
 pub fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     loop {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use windlass::SyncPolicy;
+use windlass::{Speed, SyncPolicy};
 
 use super::BusArgument;
 use crate::log::{duration, moment, size, speed, sync_policy, Spot};
@@ -51,7 +51,8 @@ pub struct DamageArguments {
     pub stop_on_damage: bool,
 }
 
-const RECORD_HELP: &str = "\
+/// What `windlass record --help` begins with.
+pub const RECORD_HELP: &str = "\
 Subscribes to a topic and keeps what is published, from now on, in a log of its own, until the topic is closed or \
 Ctrl-C. A log that exists goes on, if its messages are of the same type.
 
@@ -68,7 +69,7 @@ Examples:
 
 /// `windlass record`.
 #[derive(Debug, Args)]
-#[command(long_about = RECORD_HELP, after_help = RECORD_EXAMPLES)]
+#[command(after_help = RECORD_EXAMPLES)]
 pub struct RecordArguments {
     /// The topic to record
     #[arg(value_name = "TOPIC")]
@@ -111,7 +112,8 @@ pub struct LogArguments {
     pub segment_bytes: Option<u64>,
 }
 
-const REPLAY_HELP: &str = "\
+/// What `windlass replay --help` begins with.
+pub const REPLAY_HELP: &str = "\
 Publishes the messages of a log on a topic: at the distances in time at which they were published, so many times \
 faster, or as fast as they are taken. The topic is made, with the schema of the log, if it does not exist. On a reliable \
 topic this waits for slow subscribers, as every publisher does. Keys are kept if the topic is durable.";
@@ -124,7 +126,7 @@ Examples:
 
 /// `windlass replay`.
 #[derive(Debug, Args)]
-#[command(long_about = REPLAY_HELP, after_help = REPLAY_EXAMPLES)]
+#[command(after_help = REPLAY_EXAMPLES)]
 pub struct ReplayArguments {
     /// The folder of a log, or a durable topic of the bus
     #[arg(value_name = "LOG")]
@@ -136,7 +138,7 @@ pub struct ReplayArguments {
     pub bus: BusArgument,
     /// How fast: `recorded`, a factor such as 10 or 0.5, or `flat` for no pauses at all
     #[arg(long, value_name = "recorded|N|flat", default_value = "recorded", value_parser = speed)]
-    pub speed: crate::log::Speed,
+    pub speed: Speed,
     #[command(flatten)]
     pub range: RangeArguments,
     /// Begin again at the end, until Ctrl-C
@@ -155,15 +157,17 @@ pub struct ReplayArguments {
     pub json: bool,
 }
 
-const VERIFY_HELP: &str = "\
+/// What `windlass verify --help` begins with.
+pub const VERIFY_HELP: &str = "\
 Reads every message of a log: its place in the order, its checksum, and whether it follows the one before it in its \
 lane. Names each one that is damaged. Changes nothing, and may be run while the log is used. The status is 1 if \
 anything is damaged.";
 
 /// `windlass verify`.
 #[derive(Debug, Args)]
-#[command(long_about = VERIFY_HELP)]
-#[command(after_help = "Examples:\n  windlass verify readings.log\n  windlass verify readings.log --json")]
+#[command(
+    after_help = "Examples:\n  windlass verify readings.log\n  windlass verify readings.log --json"
+)]
 pub struct VerifyArguments {
     #[command(flatten)]
     pub place: PlaceArguments,
@@ -172,7 +176,8 @@ pub struct VerifyArguments {
     pub json: bool,
 }
 
-const COMPACT_HELP: &str = "\
+/// What `windlass compact --help` begins with.
+pub const COMPACT_HELP: &str = "\
 Writes a new log with only the newest message of each key, in the same order, with their times and keys. The key is \
 that which a message was published with, or with --key a field of it. The log that is read is not changed. The \
 new one has the same options, and is there once it is whole and on disk, or not at all.";
@@ -184,7 +189,7 @@ Examples:
 
 /// `windlass compact`.
 #[derive(Debug, Args)]
-#[command(long_about = COMPACT_HELP, after_help = COMPACT_EXAMPLES)]
+#[command(after_help = COMPACT_EXAMPLES)]
 pub struct CompactArguments {
     #[command(flatten)]
     pub place: PlaceArguments,
@@ -213,7 +218,8 @@ pub enum Unkeyed {
     Drop,
 }
 
-const CAT_HELP: &str = "\
+/// What `windlass cat --help` begins with.
+pub const CAT_HELP: &str = "\
 Prints messages, one line of JSON each: `sequence`, `time`, `lane`, `key` if there is one, and the message. That is \
 `message` if a schema is stored, `text` if it is UTF-8, else `base64`; `problem` says why a message could not be \
 read by the schema.
@@ -229,7 +235,7 @@ Examples:
 
 /// `windlass cat`.
 #[derive(Debug, Args)]
-#[command(long_about = CAT_HELP, after_help = CAT_EXAMPLES)]
+#[command(after_help = CAT_EXAMPLES)]
 pub struct CatArguments {
     #[command(flatten)]
     pub place: PlaceArguments,
@@ -254,7 +260,8 @@ pub struct CatArguments {
     pub damage: DamageArguments,
 }
 
-const EXPORT_HELP: &str = "\
+/// What `windlass export --help` begins with.
+pub const EXPORT_HELP: &str = "\
 Writes the messages of a log to a file: `jsonl`, lines as `windlass cat` prints them, which `windlass import` reads \
 back with all that is in them; or `capnp`, the messages of a typed log one behind the other, as `capnp convert` reads \
 them, without times and keys. The file is there once it is whole, or not at all.";
@@ -266,7 +273,7 @@ Examples:
 
 /// `windlass export`.
 #[derive(Debug, Args)]
-#[command(long_about = EXPORT_HELP, after_help = EXPORT_EXAMPLES)]
+#[command(after_help = EXPORT_EXAMPLES)]
 pub struct ExportArguments {
     #[command(flatten)]
     pub place: PlaceArguments,
@@ -291,7 +298,8 @@ pub enum Format {
     Capnp,
 }
 
-const IMPORT_HELP: &str = "\
+/// What `windlass import --help` begins with.
+pub const IMPORT_HELP: &str = "\
 Reads messages from a file, as `windlass export` writes it, and appends them to a log, or publishes them on a topic. \
 Messages are checked against the schema: that of the log or topic, or for a new one that of --schema-of. Without a \
 schema they are bytes. A log, and a durable topic, keep the keys and times that the file has.
@@ -306,7 +314,7 @@ Examples:
 
 /// `windlass import`.
 #[derive(Debug, Args)]
-#[command(long_about = IMPORT_HELP, after_help = IMPORT_EXAMPLES)]
+#[command(after_help = IMPORT_EXAMPLES)]
 #[command(group(clap::ArgGroup::new("target").required(true).args(["into", "topic"])))]
 pub struct ImportArguments {
     /// The file to read; - is standard input

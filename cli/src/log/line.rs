@@ -1,6 +1,7 @@
 //! A message as a line of JSON, and back.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use anyhow::{bail, Context, Result};
 use base64::prelude::{Engine, BASE64_STANDARD};
@@ -57,12 +58,27 @@ enum Content<'a> {
 impl<'a> Line<'a> {
     /// A whole message; with `schema` if its payload is to be of one.
     pub fn of(seen: &Seen<'a>, schema: Option<&Schema>) -> Self {
+        Self::by(seen, schema, |schema| schema.to_json(seen.payload))
+    }
+
+    /// The same, to be written indented.
+    pub fn indented(seen: &Seen<'a>, schema: Option<&Schema>) -> Self {
+        // No text in JSON holds the end of a line, so all of them are there for the eye.
+        let inner = |json: String| json.replace('\n', "\n  ");
+        Self::by(seen, schema, |schema| schema.to_json_pretty(seen.payload).map(inner))
+    }
+
+    fn by(
+        seen: &Seen<'a>,
+        schema: Option<&Schema>,
+        json: impl FnOnce(&Schema) -> windlass::Result<String>,
+    ) -> Self {
         let bytes = || match std::str::from_utf8(seen.payload) {
             Ok(text) => Content::Text(text),
             Err(_) => Content::Base64(BASE64_STANDARD.encode(seen.payload)),
         };
         let Some(schema) = schema else { return Self::with(seen, bytes(), None) };
-        let json = schema.to_json(seen.payload).map_err(|error| error.to_string());
+        let json = json(schema).map_err(|error| error.to_string());
         match json.and_then(|json| RawValue::from_string(json).map_err(|error| error.to_string())) {
             Ok(message) => Self::with(seen, Content::Message(message), None),
             Err(problem) => {
@@ -75,6 +91,16 @@ impl<'a> Line<'a> {
     /// Everything but the payload.
     pub fn head(seen: &Seen<'a>) -> Self {
         Self::with(seen, Content::PayloadBytes(seen.payload.len()), None)
+    }
+
+    /// Writes it, without a line end.
+    pub fn write(&self, to: impl Write) -> io::Result<()> {
+        Ok(serde_json::to_writer(to, self)?)
+    }
+
+    /// Writes it, indented.
+    pub fn write_pretty(&self, to: impl Write) -> io::Result<()> {
+        Ok(serde_json::to_writer_pretty(to, self)?)
     }
 
     fn with(seen: &Seen<'a>, content: Content<'a>, problem: Option<String>) -> Self {
@@ -195,7 +221,9 @@ mod tests {
         let start = r#"{"sequence":7,"time":"2026-11-21T21:20:00.123456789Z","lane":2,"key":"ACME","message":{"symbol":"ACME","price":1.5,"#;
         assert!(line.starts_with(start), "{line}");
         assert!(back_and_forth(b"", "grün\n".as_bytes(), None).ends_with(r#""text":"grün\n"}"#));
-        assert!(back_and_forth(&[0xff], &[0xff, 0], None).contains(r#""key_base64":"/w==","base64""#));
+        assert!(
+            back_and_forth(&[0xff], &[0xff, 0], None).contains(r#""key_base64":"/w==","base64""#)
+        );
         back_and_forth(b"", b"", None);
     }
 

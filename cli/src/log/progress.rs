@@ -18,12 +18,19 @@ impl Progress {
     /// Work on so many messages, if that is known.
     pub fn new(messages: Option<u64>) -> Self {
         let (bar, template) = match messages {
-            Some(messages) => (ProgressBar::new(messages), "{bar:40.cyan/dim} {percent:>3} %  {msg}"),
+            Some(messages) => {
+                (ProgressBar::new(messages), "{bar:40.cyan/dim} {percent:>3} %  {msg}")
+            }
             None => (ProgressBar::new_spinner(), "{spinner:.cyan} {elapsed_precise}  {msg}"),
         };
         let style = ProgressStyle::with_template(template).expect("the template is correct");
         bar.set_style(style.progress_chars("━━─"));
         Self { bar, done: 0, bytes: 0 }
+    }
+
+    /// None, for what goes to a terminal itself.
+    pub fn none() -> Self {
+        Self { bar: ProgressBar::hidden(), done: 0, bytes: 0 }
     }
 
     /// One message more, of so many bytes.

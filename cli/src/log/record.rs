@@ -321,7 +321,8 @@ fn page(recorded: &Recorded) -> String {
         format!(", sequences {} to {}", count(first), count(last))
     });
     let seconds = duration((recorded.seconds * 1e9) as u64);
-    let mut page = format!("Recorded {messages} of topic {topic}, {size}, in {seconds}, to {to}{range}.");
+    let mut page =
+        format!("Recorded {messages} of topic {topic}, {size}, in {seconds}, to {to}{range}.");
     if *missed > 0 {
         let what = some(*missed, "message", "messages");
         page += &format!("\nMissed {what}: published faster than they were taken.");

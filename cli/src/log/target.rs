@@ -50,12 +50,7 @@ impl Target {
     }
 
     /// Makes a log at `path` with the options of another one.
-    pub fn like(
-        path: &Path,
-        what: &str,
-        schema: Option<Vec<u8>>,
-        other: &LogInfo,
-    ) -> Result<Self> {
+    pub fn like(path: &Path, what: &str, schema: Option<Vec<u8>>, other: &LogInfo) -> Result<Self> {
         let mut builder = builder(path, what, schema)?
             .sync(other.sync)
             .segment_bytes(other.segment_bytes)
@@ -134,10 +129,13 @@ impl Unfinished {
             }
         }
         sync(&self.path).with_context(cannot)?;
-        // Whoever was faster keeps what is there: a folder is renamed onto an empty one only, a file is linked.
         self.check()?;
-        std::fs::rename(&self.path, &self.to)
-            .with_context(|| format!("cannot give {} its name", self.to.display()))?;
+        // Whoever was faster meanwhile keeps what is there: this fails unless it is an empty folder.
+        let named = match self.path.is_dir() {
+            true => std::fs::rename(&self.path, &self.to),
+            false => std::fs::hard_link(&self.path, &self.to),
+        };
+        named.with_context(|| format!("cannot give {} its name", self.to.display()))?;
         let parent = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
         sync(parent.unwrap_or(Path::new("."))).with_context(cannot)
     }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use windlass::{Start, SyncPolicy};
+use windlass::{Speed, Start, SyncPolicy};
 
 /// A time in nanoseconds since 1970, as people give it.
 pub fn moment(text: &str) -> Result<u64, String> {
@@ -14,9 +14,9 @@ pub fn moment(text: &str) -> Result<u64, String> {
     }
     let at = match humantime::parse_rfc3339_weak(text) {
         Ok(at) => Some(at),
-        Err(_) => humantime::parse_duration(text)
-            .ok()
-            .and_then(|ago| SystemTime::now().checked_sub(ago)),
+        Err(_) => {
+            humantime::parse_duration(text).ok().and_then(|ago| SystemTime::now().checked_sub(ago))
+        }
     };
     at.and_then(since_1970).ok_or_else(|| expected.to_owned())
 }
@@ -78,19 +78,10 @@ pub fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
     }
 }
 
-/// How fast messages are replayed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Speed {
-    /// So many times as fast as they were published.
-    Times(f64),
-    /// As fast as they are taken.
-    Flat,
-}
-
 /// How fast messages are replayed, as people give it.
 pub fn speed(text: &str) -> Result<Speed, String> {
     match text {
-        "recorded" => Ok(Speed::Times(1.0)),
+        "recorded" => Ok(Speed::Recorded),
         "flat" => Ok(Speed::Flat),
         _ => match text.trim_end_matches(['x', '×']).parse::<f64>() {
             Ok(times) if times.is_finite() && times >= 1e-6 => Ok(Speed::Times(times)),
@@ -110,12 +101,14 @@ impl FromStr for Spot {
         Ok(Self(match text {
             "oldest" => Start::Oldest,
             "latest" => Start::Latest,
-            _ => match text.parse() {
-                Ok(sequence) => Start::Sequence(sequence),
-                Err(_) => Start::Time(moment(text).map_err(|expected| {
-                    format!("{expected}; or oldest, latest, or a sequence")
-                })?),
-            },
+            _ => {
+                match text.parse() {
+                    Ok(sequence) => Start::Sequence(sequence),
+                    Err(_) => Start::Time(moment(text).map_err(|expected| {
+                        format!("{expected}; or oldest, latest, or a sequence")
+                    })?),
+                }
+            }
         }))
     }
 }
