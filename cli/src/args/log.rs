@@ -25,11 +25,8 @@ pub struct RangeArguments {
     /// From this sequence on
     #[arg(long, value_name = "SEQ", conflicts_with_all = ["last", "since"])]
     pub from: Option<u64>,
-    /// Up to this sequence, without it
-    #[arg(long, value_name = "SEQ", conflicts_with = "until")]
-    pub to: Option<u64>,
     /// The newest so many
-    #[arg(long, value_name = "N", conflicts_with_all = ["since", "to", "until"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["since", "until"])]
     pub last: Option<u64>,
     /// From the first message of this time on: 2026-11-21T09:30:00Z, or 10m for ten minutes ago, or @NANOSECONDS
     /// since 1970
@@ -141,6 +138,9 @@ pub struct ReplayArguments {
     pub speed: Speed,
     #[command(flatten)]
     pub range: RangeArguments,
+    /// Up to this sequence, without it
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["until", "last"])]
+    pub to: Option<u64>,
     /// Begin again at the end, until Ctrl-C
     #[arg(long = "loop")]
     pub endless: bool,
@@ -241,6 +241,9 @@ pub struct CatArguments {
     pub place: PlaceArguments,
     #[command(flatten)]
     pub range: RangeArguments,
+    /// Up to this sequence, without it
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["until", "last"])]
+    pub to: Option<u64>,
     /// Only messages that were published with this key
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,

@@ -42,7 +42,7 @@ fn of_log(source: &Source, arguments: &CatArguments) -> Result<bool> {
     let mut printer = Printer::new(arguments, source.schema.as_ref());
     let (mut losses, mut progress) = (Losses::new(&arguments.damage), Progress::none());
     if !arguments.follow {
-        let range = range::of(log, &arguments.range)?;
+        let range = range::of(log, &arguments.range, arguments.to)?;
         let each = |seen: &Seen<'_>| printer.print(seen);
         let whole = range::read(log, range, &mut losses, &mut progress, each)?;
         printer.flush()?;
@@ -50,7 +50,7 @@ fn of_log(source: &Source, arguments: &CatArguments) -> Result<bool> {
         return Ok(whole);
     }
     let mut at = range::from(log, &arguments.range, log.first()?, log.next()?)?;
-    let (end, until) = (arguments.range.to.unwrap_or(u64::MAX), arguments.range.until);
+    let (end, until) = (arguments.to.unwrap_or(u64::MAX), arguments.range.until);
     let mut goes_on = true;
     while goes_on && at < end && !interrupt::came() {
         let closed = source.is_closed();
@@ -114,7 +114,7 @@ fn of_topic(bus: &Bus, name: &str, arguments: &CatArguments) -> Result<bool> {
         };
         match received {
             // On a topic that is not ordered every lane counts for itself.
-            Ok(Some(message)) if range.to.is_some_and(|to| message.sequence() >= to) => {}
+            Ok(Some(message)) if arguments.to.is_some_and(|to| message.sequence() >= to) => {}
             Ok(Some(message)) => {
                 let seen = Seen {
                     sequence: message.sequence(),

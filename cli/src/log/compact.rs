@@ -46,7 +46,7 @@ pub fn run(arguments: &CompactArguments) -> Result<ExitCode> {
     let unfinished = Unfinished::new(&arguments.to)?;
     let (info, keys) = (source.log.info()?, Keys::of(&source, arguments)?);
     // What is published meanwhile is not part of it.
-    let range = range::of(&source.log, &RangeArguments::default())?;
+    let range = range::of(&source.log, &RangeArguments::default(), None)?;
     let mut losses = Losses::new(&arguments.damage);
     let stopped = || -> anyhow::Error { Interrupted("there is no new log".to_owned()).into() };
 

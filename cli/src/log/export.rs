@@ -56,7 +56,7 @@ pub fn run(arguments: &ExportArguments) -> Result<ExitCode> {
 
 /// Writes all messages that are meant; how many there were.
 fn write(source: &Source, arguments: &ExportArguments, mut out: impl Write) -> Result<u64> {
-    let range = range::of(&source.log, &arguments.range)?;
+    let range = range::of(&source.log, &arguments.range, None)?;
     let mut losses = Losses::new(&arguments.damage);
     let mut progress = Progress::new(Some(range.end - range.start));
     let mut messages = 0;

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::{anyhow, bail, Context, Result};
 use serde::Serialize;
-use windlass::{Bus, ErrorKind, Schema};
+use windlass::{ErrorKind, Schema};
 
 use super::interrupt::{self, Interrupted};
 use super::line::Parsed;
 use super::outlet::Outlet;
-use super::place::{schema_of, Source};
+use super::place::{open_or_make, schema_of, Source};
 use super::progress::Progress;
 use super::stream;
 use super::target::{Target, Unfinished};
@@ -160,7 +160,7 @@ impl Sink {
             None => None,
         };
         if let Some(topic) = &arguments.topic {
-            let bus = Bus::options().group().open(&arguments.bus.bus)?;
+            let bus = open_or_make(&arguments.bus)?;
             let stored = match bus.topic_untyped(topic) {
                 Ok(topic) => Some(topic.schema_bytes()?),
                 Err(error) if error.kind() == ErrorKind::NotFound => None,

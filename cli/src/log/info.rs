@@ -71,7 +71,7 @@ pub fn run(arguments: &LogInfoArguments) -> Result<ExitCode> {
 fn contents(log: &Log<Raw>) -> Result<Contents> {
     let (mut contents, mut losses) =
         (Contents::default(), Losses::new(&DamageArguments::default()));
-    let range = range::of(log, &RangeArguments::default())?;
+    let range = range::of(log, &RangeArguments::default(), None)?;
     let mut progress = Progress::new(Some(range.end - range.start));
     let is_whole = range::read(log, range, &mut losses, &mut progress, |seen| {
         contents.payload_bytes += seen.payload.len() as u64;

@@ -97,6 +97,14 @@ pub fn schema_of(name: &str, bus: &BusArgument) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Opens a bus, or makes one of this user alone.
+pub fn open_or_make(bus: &BusArgument) -> Result<Bus> {
+    match Bus::options().existing().group().open(&bus.bus) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Bus::open(&bus.bus)?),
+        opened => Ok(opened?),
+    }
+}
+
 /// A folder beside `path` to make something in that is to be there whole or not at all.
 pub fn unfinished(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else { bail!("{} is no name of a file", path.display()) };

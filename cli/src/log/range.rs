@@ -14,11 +14,11 @@ use crate::output::{self, some};
 /// Damaged messages that are named one by one.
 const NAMED_MAX: u64 = 20;
 
-/// The sequences that are meant.
-pub fn of(log: &Log<Raw>, range: &RangeArguments) -> Result<Range<u64>> {
+/// The sequences that are meant, all of them below `to`.
+pub fn of(log: &Log<Raw>, range: &RangeArguments, to: Option<u64>) -> Result<Range<u64>> {
     let (first, next) = (log.first()?, log.next()?);
     let from = from(log, range, first, next)?;
-    let to = match (range.to, range.until) {
+    let to = match (to, range.until) {
         (Some(to), _) => to,
         (_, Some(until)) => log.at_time(until)?,
         _ => next,

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
-use windlass::{Bus, ErrorKind, Log, Raw, Speed};
+use windlass::{ErrorKind, Log, Raw, Speed};
 
 use super::interrupt::{self, Interrupted};
 use super::outlet::Outlet;
-use super::place::{find_log, Source};
+use super::place::{find_log, open_or_make, Source};
 use super::progress::Progress;
 use super::range::{self, Losses};
 use super::value::time;
@@ -54,7 +54,7 @@ struct Replayed {
 pub fn run(arguments: &ReplayArguments) -> Result<ExitCode> {
     interrupt::watch()?;
     let source = find_log(&arguments.place, &arguments.bus)?;
-    let range = range::of(&source.log, &arguments.range)?;
+    let range = range::of(&source.log, &arguments.range, arguments.to)?;
     let mut replayed = plan(&source, &range, arguments)?;
     if arguments.dry_run {
         // What is there of the topic decides whether it could be done.
@@ -62,7 +62,7 @@ pub fn run(arguments: &ReplayArguments) -> Result<ExitCode> {
         show(&replayed, arguments)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let bus = Bus::options().group().open(&arguments.bus.bus)?;
+    let bus = open_or_make(&arguments.bus)?;
     let mut outlet = Outlet::open(&bus, &arguments.into, source.schema_bytes.clone())?;
     replayed.bus = bus.path().display().to_string();
     wait_for_subscribers(&outlet, arguments.subscribers)?;
