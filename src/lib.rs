@@ -53,6 +53,9 @@
 //!
 //! A [`Service`] is request and response: a [`Client`] calls, and whichever [`Server`] is free first answers.
 //!
+//! A topic stores the schema of its type. [`Bus::schema`] gives it to tools, which read single fields by it, and with
+//! the feature `json` turn messages into JSON and back: see [`Schema`].
+//!
 //! A topic can be [durable](TopicBuilder::durable): the same publish and subscribe, kept in a [`Log`] on disk that anybody
 //! replays, with [`Keys`] and an [`EventStore`] on top.
 //!
@@ -186,8 +189,9 @@ pub use bus::{Bus, BusOptions, NodeInfo, RepairReport};
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(windlass_loom))]
 pub use log::{
-    AppendError, Appended, Cursor, CursorHolder, CursorInfo, Damage, EventStore, Events, Expected,
-    Iter, KeyMessages, Keys, Loaded, Log, LogInfo, ReadError, Record, Scan, Snapshot,
+    AppendError, Appended, Cursor, CursorHolder, CursorInfo, Damage, DamagedFile, DamagedRecord,
+    EventStore, Events, Expected, Iter, KeyMessages, Keys, LaneReport, Loaded, Log, LogInfo,
+    ReadError, Record, Scan, Snapshot, VerifyReport,
 };
 #[cfg(not(windlass_loom))]
 pub use message::dynamic::{FieldPath, FieldValue, FieldValues, Schema};
@@ -206,9 +210,9 @@ pub use tokens::{TokenError, TokenQueue, TokenQueueBuilder, TokenQueueInfo};
 #[cfg(not(windlass_loom))]
 pub use topic::{
     Append, Batch, BlockReason, Blocker, Loan, Message, OnDamage, Payload, Policy, PublishError,
-    Publisher, PublisherInfo, Raw, Receipt, RecvError, Replay, Resumed, Speed, Start, StreamChunk,
-    Subscriber, SubscriberInfo, SubscriberState, SyncPolicy, Topic, TopicBuilder, TopicInfo,
-    UntypedTopic, View, Wait, WeakView,
+    Publisher, PublisherInfo, Raw, Receipt, Recovery, RecvError, Replay, Resumed, Speed, Start,
+    StreamChunk, Subscriber, SubscriberInfo, SubscriberState, SyncPolicy, Topic, TopicBuilder,
+    TopicInfo, UntypedTopic, View, Wait, WeakView,
 };
 
 #[cfg(doctest)]

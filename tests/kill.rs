@@ -17,6 +17,10 @@ mod content;
 mod figures;
 #[path = "kill/jobs.rs"]
 mod jobs;
+#[path = "kill/log.rs"]
+mod log;
+#[path = "kill/log_matrix.rs"]
+mod log_matrix;
 #[path = "kill/matrix.rs"]
 mod matrix;
 #[path = "kill/place.rs"]
@@ -63,6 +67,12 @@ fn whoever_is_killed_or_stopped_at_any_point_holds_nobody_up() {
 fn whoever_is_killed_at_any_instant_leaves_nothing_and_takes_nothing() -> windlass::Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     random::run()
+}
+
+#[test]
+fn whoever_is_killed_or_stopped_at_a_durable_topic_loses_nothing_and_holds_nobody_up() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    log_matrix::run().expect("the survivors meet no error");
 }
 
 #[test]

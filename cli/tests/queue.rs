@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use common::{windlass, Folder};
-use windlass::schemas::tick_capnp::tick;
+use windlass::schemas::tick_capnp::{tick, Venue};
 use windlass::{Bus, Queue, Raw, Wait};
 
 /// Where a process of these tests finds the bus on which it is to die.
@@ -186,6 +186,44 @@ fn a_drained_queue_of_a_type_is_a_stream_of_its_messages() {
         assert_eq!(price, f64::from(n));
     }
     assert!(left.is_empty());
+}
+
+#[test]
+fn messages_of_a_typed_queue_are_shown_by_the_schema_of_the_queue() {
+    let folder = Folder::new();
+    let path = folder.bus("shown");
+    let bus = Bus::open(&path).expect("the bus exists");
+    let queue = bus.queue::<tick::Owned>("ticks").max_deliveries(1).open().expect("it is made");
+    let mut producer = queue.producer().expect("sound");
+    for n in 0..2u64 {
+        let mut loan = producer.loan().expect("there is room");
+        let mut tick = loan.init_root();
+        tick.set_symbol("ACME");
+        tick.set_number(n);
+        tick.set_venue(Venue::Dark);
+        loan.enqueue().expect("it fits");
+    }
+    let letter = queue.consumer().expect("a slot").try_take().expect("sound").map(|job| job.nack());
+    letter.expect("it waits").expect("it is ours");
+
+    let letters = json(&["queue", "dead-letters", "ticks", "--bus", &path]);
+    let letter = &letters["dead_letters"][0];
+    assert!(letter["first"].as_str().is_some_and(|first| first.starts_with(r#"{"symbol":"ACME""#)));
+    let chunk = letter["chunk"].to_string();
+    let show = ["queue", "dead-letters", "ticks", "show", &chunk, "--bus", &path];
+    let page = runs(&show);
+    assert!(page.contains("tick.capnp:Tick") && page.contains("\n  \"venue\": \"dark\""), "{page}");
+    assert_eq!(json(&show)["message"]["symbol"], "ACME");
+
+    let ran = windlass(&["queue", "drain", "ticks", "--bus", &path, "--yes", "--print"]);
+    let line: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one line");
+    assert_eq!(
+        (&line["message"]["number"], &line["message"]["venue"]),
+        (&1.into(), &"dark".into())
+    );
+    assert!(line["problem"].is_null() && line["schema"] == "tick.capnp:Tick", "{line}");
+    // Fields come in the order of the schema, not in that of the alphabet.
+    assert!(ran.stdout.contains(r#""message":{"symbol":"ACME","price":0.0,"#), "{}", ran.stdout);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! A payload of a typed topic, against the reader that the `capnp` crate has for it.
 //!
 //! Whatever the bytes are, a validated copy ends, stays inside, and is what an independent reader makes
-//! of the same bytes; and the copy of a copy is the copy.
+//! of the same bytes; and the copy of a copy is the copy. What is read by the stored schema is what generated
+//! code reads.
 
 use capnp::message::{Builder, HeapAllocator, ReaderOptions, TypedBuilder};
 use capnp::traits::Owned;
 use windlass::message::{reader, to_owned_message, FrameSegments};
 use windlass::schemas::{bench_capnp, reading_capnp, tick_capnp};
+use windlass::{FieldValue, Schema};
 
 /// Reads the bytes as messages of every type that there is.
 pub fn run(data: &[u8]) {
@@ -16,6 +18,7 @@ pub fn run(data: &[u8]) {
     compare::<tick_capnp::tick::Owned>(payload);
     compare::<reading_capnp::reading::Owned>(payload);
     compare::<bench_capnp::sample::Owned>(payload);
+    by_schema(payload);
     // In place: the table, and the fields of the root.
     if let Ok(segments) = FrameSegments::parse(payload) {
         let sum: usize = (0..segments.count() as u32)
@@ -48,6 +51,31 @@ fn compare<T: Owned>(payload: &[u8]) {
             assert!(few >= 512, "only this reader takes it: {error}");
         }
         (Err(_), Err(_)) => {}
+    }
+}
+
+/// Fields by the stored schema, against those of a copy, if there can be one.
+fn by_schema(payload: &[u8]) {
+    let schema = Schema::of::<tick_capnp::tick::Owned>().expect("a struct");
+    let [price, number, symbol] =
+        ["price", "number", "symbol"].map(|name| schema.path(name).expect("it has such a field"));
+    let found = [&price, &number, &symbol].map(|path| path.get(payload));
+    let Ok(copy) = to_owned_message::<tick_capnp::tick::Owned>(payload) else { return };
+    let tick = copy.get_root_as_reader().expect("a copy is sound");
+    let bits = |value: &FieldValue<'_>| match value {
+        FieldValue::Float(value) => value.to_bits(),
+        FieldValue::UInt(value) => *value,
+        other => panic!("{other:?} is of another type"),
+    };
+    let numbers = [tick.get_price().to_bits(), tick.get_number()];
+    for (found, expected) in found.iter().zip(numbers) {
+        assert_eq!(found.as_ref().expect("sound").as_ref().map(bits), Some(expected));
+    }
+    match (&found[2], tick.get_symbol()) {
+        (Ok(Some(found)), Ok(symbol)) => assert_eq!(*found, FieldValue::Text(symbol.as_bytes())),
+        (Ok(None), Ok(_)) => assert!(!tick.has_symbol(), "it is not there"),
+        (Err(_), Err(_)) => {}
+        (found, other) => panic!("{found:?} here, and {other:?} there"),
     }
 }
 

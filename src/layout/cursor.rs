@@ -6,8 +6,8 @@
 //!     8192   slot 1:  the same
 //! ```
 //!
-//! The slots are written by turns, each with a number one above that of the other. Whatever a crash does to the one that
-//! is being written, the other one stands.
+//! The slots are written by turns, each with a number one above that of the other. Whatever a crash does to the one
+//! that is being written, the other one stands.
 
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};
 use crate::limits::HEADER_BYTES;

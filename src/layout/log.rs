@@ -129,7 +129,7 @@ impl LogShape {
 
     /// The header of a piece of the order.
     pub fn places_header(&self, identity: u64, piece: u64) -> Header {
-        let file_bytes = SUMMARIES_AT as u64 + SUMMARIES_BYTES + END_BYTES as u64;
+        let file_bytes = (SUMMARIES_END + END_BYTES) as u64;
         let mut fields = [0; FIELDS];
         fields[..2].copy_from_slice(&[piece, PLACES]);
         Header { kind: Kind::Places, file_bytes, identity, fields }
@@ -153,6 +153,9 @@ pub const SUMMARY_PLACES: u64 = 4096;
 pub const SUMMARIES_AT: usize = PLACES_AT + PLACES as usize * 8;
 
 const SUMMARIES_BYTES: u64 = PLACES / SUMMARY_PLACES * 16;
+
+/// Where the summaries end.
+pub const SUMMARIES_END: usize = SUMMARIES_AT + SUMMARIES_BYTES as usize;
 
 /// The name of a segment's file.
 pub fn segment_file(lane: usize, logical: u64) -> String {

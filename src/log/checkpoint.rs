@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::layout::header::{Header, Kind};
 use crate::layout::log::Checkpoint;
 use crate::log::claim;
-use crate::log::files::LogFiles;
+use crate::log::files::{belongs, LogFiles};
+use crate::shm::home::Folder;
 use crate::shm::map::{self, Access};
 use crate::shm::sys::Guarded;
 use std::os::unix::fs::FileExt;
@@ -18,7 +19,7 @@ pub fn read(files: &LogFiles) -> Result<Checkpoint> {
     let what = format!("{}/checkpoint", files.folder);
     let file = files.folder.open_file("checkpoint", Access::Read)?;
     let region = map::map(&file, &what, Access::Read, Checkpoint::FILE_BYTES, &files.loss)?;
-    Header::read(&region, Kind::Checkpoint, &what)?;
+    belongs(&Header::read(&region, Kind::Checkpoint, &what)?, files.identity, &what)?;
     let mut newest = Checkpoint::empty();
     for at in Checkpoint::SLOTS {
         let mut bytes = [0; Checkpoint::SLOT_BYTES];
@@ -28,6 +29,16 @@ pub fn read(files: &LogFiles) -> Result<Checkpoint> {
         newest = found.filter(|found| found.number > newest.number).unwrap_or(newest);
     }
     Ok(newest)
+}
+
+/// Makes the file of the checkpoints of a log that has none.
+pub fn create(folder: &Folder, identity: u64, mode: u32) -> Result<()> {
+    let bytes = Checkpoint::FILE_BYTES;
+    let file = folder.create_file_atomically("checkpoint", bytes, mode, |region| {
+        Checkpoint::header(identity).write(region);
+        Ok(())
+    })?;
+    file.sync_all().map_err(|error| Error::io(format!("cannot write {folder}/checkpoint"), error))
 }
 
 /// Writes a checkpoint and puts it on disk. What it says is on disk already. Its number is one above the newest one's.

@@ -62,11 +62,11 @@ impl LogCore {
             let (found, most) = (files.shape.publishers_max, head.lanes());
             return Err(Error::corrupt(what, "its number of lanes", found, most));
         }
-        let (claim, found) = Claim::take(&files.folder, identity, name)?;
+        let (claim, found) = Claim::take(&files, identity, name)?;
         let mut recovery = None;
-        if found == Found::Alone {
+        if let Found::Alone(past) = found {
             files.folder.sweep_temporaries();
-            let recovered = recover::recover(&files)?;
+            let recovered = recover::recover(&files, past)?;
             let checkpoint = &recovered.checkpoint;
             head.reset(checkpoint.next, checkpoint.floor, &checkpoint.ends, &checkpoint.numbers);
             claim.settle(identity, name)?;
@@ -150,12 +150,6 @@ impl LogCore {
         // Whoever died between its place and the tail left the tail below it.
         let after = self.head.tail().max(intent.sequence.map_or(0, |sequence| sequence + 1));
         Ok(LaneEnd { logical, tail: record.end(), number: number + 1, after })
-    }
-
-    /// The first sequence from which on there is a message of this time or a later one; the next one if there is none.
-    pub fn at_time(&self, time: u64) -> Result<u64> {
-        let _ = time;
-        self.next()
     }
 
     /// What is said of a sequence that is not there.

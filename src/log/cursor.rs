@@ -146,8 +146,8 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// `OutOfRange` if there is no such message yet, or if the cursor is further already ([`reset`](Self::reset) sets it
-    /// back); `NoSpace`, `Io` if it cannot be written: then the last commit stands.
+    /// `OutOfRange` if there is no such message yet, or if the cursor is further already ([`reset`](Self::reset) sets
+    /// it back); `NoSpace`, `Io` if it cannot be written: then the last commit stands.
     pub fn commit(&mut self, next: u64) -> Result<()> {
         let least = self.next().unwrap_or(0);
         let most = match self.log.head.tail() {
@@ -309,7 +309,7 @@ fn holder_of(file: &File) -> Option<CursorHolder> {
 }
 
 /// The newest mark of a cursor; `None` if there is none yet.
-fn read(files: &LogFiles, name: &str, file: &File) -> Result<Option<Mark>> {
+pub(super) fn read(files: &LogFiles, name: &str, file: &File) -> Result<Option<Mark>> {
     let what = format!("{}/{}", files.folder, file_of(name));
     let region = map::map(file, &what, Access::Read, Mark::FILE_BYTES, &files.loss)?;
     let header = Header::read(&region, Kind::Cursor, &what)?;

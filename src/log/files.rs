@@ -2,12 +2,14 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind};
-use crate::layout::log::{self as layout, Checkpoint, LogShape};
+use crate::layout::log::{self as layout, LogShape};
+use crate::layout::order::POSITION_END;
 use crate::layout::record;
-use crate::limits::HEADER_BYTES;
+use crate::limits::{HEADER_BYTES, PLACES};
 use crate::log::prepare::{self, Making};
 use crate::ring::lane::Lane;
 use crate::ring::log::Piece;
+use crate::ring::order::TAIL_MAX;
 use crate::ring::pins::Pins;
 use crate::shm::home::{folder_mode, Created, Folder};
 use crate::shm::loss::Loss;
@@ -19,6 +21,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 /// An open log.
+#[derive(Clone)]
 pub struct LogFiles {
     /// Its folder.
     pub folder: Folder,
@@ -82,6 +85,17 @@ pub struct Listing {
     pub pieces: Vec<u64>,
 }
 
+const PUT_BACK: &str = "put the files back where they were, or remove this one to do without it";
+
+/// Refuses a file of another log.
+pub fn belongs(header: &Header, identity: u64, what: &str) -> Result<()> {
+    if header.identity == identity {
+        return Ok(());
+    }
+    let text = format!("{what} belongs to another log; {PUT_BACK}");
+    Err(Error::new(ErrorKind::Mismatch, text))
+}
+
 impl LogFiles {
     /// Opens the log in `folder`. `loss` says whether its files, and what else is noted there, are whole.
     ///
@@ -107,23 +121,21 @@ impl LogFiles {
         let identity = crate::bus::new_identity();
         let created = parent.create_folder_atomically(name, folder_mode(shape.mode), |folder| {
             let header = shape.to_header(identity);
-            folder.create_file_atomically("log", header.file_bytes, shape.mode, |region| {
-                for (index, chunk) in schema.chunks(8).enumerate() {
-                    let mut word = [0; 8];
-                    word[..chunk.len()].copy_from_slice(chunk);
-                    let at = LogShape::SCHEMA_AT + index * 8;
-                    // Relaxed: published by the rename.
-                    region.word(at).store(u64::from_le_bytes(word), Relaxed);
-                }
-                header.write(region);
-                Ok(())
-            })?;
-            let header = Checkpoint::header(identity);
-            let bytes = Checkpoint::FILE_BYTES;
-            folder.create_file_atomically("checkpoint", bytes, shape.mode, |region| {
-                header.write(region);
-                Ok(())
-            })?;
+            let made =
+                folder.create_file_atomically("log", header.file_bytes, shape.mode, |region| {
+                    for (index, chunk) in schema.chunks(8).enumerate() {
+                        let mut word = [0; 8];
+                        word[..chunk.len()].copy_from_slice(chunk);
+                        let at = LogShape::SCHEMA_AT + index * 8;
+                        // Relaxed: published by the rename.
+                        region.word(at).store(u64::from_le_bytes(word), Relaxed);
+                    }
+                    header.write(region);
+                    Ok(())
+                })?;
+            made.sync_all()
+                .map_err(|error| Error::io(format!("cannot write {folder}/log"), error))?;
+            super::checkpoint::create(folder, identity, shape.mode)?;
             super::claim::create(folder, identity, shape.mode)?;
             folder.sync()
         })?;
@@ -145,11 +157,16 @@ impl LogFiles {
     /// What lies in the folder now.
     pub fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
+        let (lanes, segments) =
+            (self.shape.publishers_max as usize, POSITION_END / self.shape.segment_bytes);
         for name in self.folder.files()? {
-            if let Some((lane, logical)) = layout::segment_of(&name) {
-                listing.segments.entry(lane).or_default().push(logical);
-            } else if let Some(piece) = layout::piece_of(&name) {
-                listing.pieces.push(piece);
+            // Names that no file of the log can have are those of other things.
+            match (layout::segment_of(&name), layout::piece_of(&name)) {
+                (Some((lane, logical)), _) if lane < lanes && logical + 1 < segments => {
+                    listing.segments.entry(lane).or_default().push(logical);
+                }
+                (_, Some(piece)) if piece < TAIL_MAX / PLACES => listing.pieces.push(piece),
+                _ => {}
             }
         }
         listing.segments.values_mut().for_each(|numbers| numbers.sort_unstable());
@@ -218,17 +235,37 @@ impl LogFiles {
         let what = format!("{}/{name}", self.folder);
         let region = map::map(&file, &what, access, expected.file_bytes, &self.loss)?;
         let header = Header::read(&region, expected.kind, &what)?;
-        if header.identity != expected.identity {
+        belongs(&header, expected.identity, &what)?;
+        if header != *expected {
             return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("{what} belongs to another log; put the files back where they were"),
+                ErrorKind::Mismatch,
+                format!("{what} is a file of this log under the name of another one; {PUT_BACK}"),
             ));
         }
-        if header != *expected {
-            let (found, named) = (format!("{:?}", header.fields), format!("{:?}", expected.fields));
-            return Err(Error::corrupt(what, "what it says of itself", found, named));
-        }
         Ok(Some((region, file)))
+    }
+
+    /// Gives a file whose beginning, end or length is damaged those that it should have. What is between stays.
+    ///
+    /// For whoever makes the log ready, and judges what is between.
+    pub fn mend(&self, name: &str, header: &Header) -> Result<()> {
+        let what = format!("{}/{name}", self.folder);
+        let file = self.folder.open_file(name, Access::Write)?;
+        let len = file.metadata().map_err(|error| Error::io(&what, error))?.len();
+        step!("recover.mend");
+        if len > header.file_bytes {
+            file.set_len(header.file_bytes).map_err(|error| Error::io(&what, error))?;
+        }
+        map::reserve(&file, &what, header.file_bytes)?;
+        let region = map::map(&file, &what, Access::Write, header.file_bytes, &self.loss)?;
+        header.write(&region);
+        tracing::warn!(%what, len, "gave a damaged file a beginning and an end again");
+        file.sync_all().map_err(|error| self.cannot_sync(error))
+    }
+
+    /// What is said if what a recovery did cannot be put on disk.
+    pub fn cannot_sync(&self, error: std::io::Error) -> Error {
+        Error::io(format!("cannot read the end of the log {}, or write it", self.folder), error)
     }
 
     /// Refuses to act on what was read if a file of the log lost pages: they read as zeroes.

@@ -128,7 +128,7 @@ impl<'a, T: Payload> Scan<'a, T> {
     }
 }
 
-/// What is said in the place of a message that is not there, and of which all but those in `left` were passed. If it was
+/// What is said in the place of a message that is not there, when all but those in `left` were passed. If it was
 /// deleted, so were all before it: they are missed together.
 fn told<T: Payload>(
     verdict: crate::error::Result<Verdict<T>>,

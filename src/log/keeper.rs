@@ -17,6 +17,8 @@ use crate::log::files::{LogFiles, Segment};
 use crate::log::ledger::Ledger;
 use crate::log::prepare;
 use crate::log::retain;
+use crate::log::source::Source;
+use crate::log::times::Summaries;
 use crate::ring::log::{Head, Piece};
 use crate::shm::map::{self, Access};
 use crate::shm::sys;
@@ -98,13 +100,15 @@ impl Keeper {
         let ledger = Ledger::open(self.files.clone(), self.head.clone())?;
         // A thread that finds no memory while it starts ends the process. So it is asked for before.
         map::try_to_map(2 * STACK_BYTES).map_err(|error| cannot(&error))?;
+        let source = Source::of_files((*self.files).clone());
         let mut work = Work {
             files: self.files.clone(),
             head: self.head.clone(),
             shared: self.shared.clone(),
-            ledger,
+            ledger: Some(ledger),
             lanes: Vec::new(),
             spare: None,
+            summaries: Some(Summaries::new(source, self.head.floor())),
             has_rolled: false,
             synced_at: Instant::now(),
             written_at: Instant::now(),
@@ -149,10 +153,13 @@ struct Work {
     files: Arc<LogFiles>,
     head: Head,
     shared: Arc<Mutex<State>>,
-    ledger: Ledger,
+    /// Not there while it is at work, and lets others have a turn.
+    ledger: Option<Ledger>,
     lanes: Vec<Kept>,
     /// The newest piece that was prepared.
     spare: Option<Piece>,
+    /// Not there while it is at work.
+    summaries: Option<Summaries>,
     /// Whether a segment was begun since the last round of the ledger.
     has_rolled: bool,
     /// When the last round was.
@@ -274,6 +281,9 @@ impl Work {
     }
 
     fn sync_if_due(&mut self) {
+        if self.ledger.is_none() {
+            return;
+        }
         let shape = &self.files.shape;
         let is_due = match shape.sync_ns {
             0 => self.has_rolled,
@@ -299,12 +309,18 @@ impl Work {
     /// Puts on disk what was written.
     fn round(&mut self, patient: bool) {
         let mine: Vec<usize> = self.lanes.iter().map(|kept| kept.desk.lane).collect();
-        match self.ledger.round(&mine, patient) {
+        let Some(mut ledger) = self.ledger.take() else { return };
+        let done = ledger.round(&mine, patient, &mut || {
+            self.look();
+            self.prepare();
+        });
+        match done {
             Ok(()) => self.has_failed = false,
             // Somebody else deleted, as was to be, what was about to be put on disk.
-            Err(_) if self.head.floor() > self.ledger.known().next => {}
+            Err(_) if self.head.floor() > ledger.known().next => {}
             Err(error) => self.fail(&error),
         }
+        self.ledger = Some(ledger);
         // What was put on disk may not be written without a fault: it is touched before the publisher gets there.
         let bytes = self.files.shape.segment_bytes;
         for kept in &self.lanes {
@@ -325,21 +341,42 @@ impl Work {
     /// Writes a checkpoint of what is on disk, and deletes what is not to be kept.
     fn write(&mut self) {
         self.written_at = Instant::now();
-        let wanted = retain::floor(&self.files, &self.head, self.ledger.known().next);
-        let floor = wanted.unwrap_or_else(|error| {
+        let Some(mut ledger) = self.ledger.take() else { return };
+        if let Err(error) = self.write_by(&mut ledger) {
             self.fail(&error);
-            self.head.floor()
-        });
-        match self.ledger.write(floor) {
-            Ok(true) => {
-                let floor = self.ledger.known().floor;
-                if let Err(error) = retain::delete_below(&self.files, &self.head, floor) {
+        }
+        self.ledger = Some(ledger);
+        self.summarise();
+    }
+
+    /// Writes summaries of the times of what is on disk.
+    fn summarise(&mut self) {
+        let Some(mut summaries) = self.summaries.take() else { return };
+        loop {
+            let next = self.ledger.as_ref().map_or(0, |ledger| ledger.known().next);
+            match summaries.write_one(self.head.floor(), next) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
                     self.fail(&error);
+                    break;
                 }
             }
-            Ok(false) => {}
-            Err(error) => self.fail(&error),
+            if self.look() {
+                break;
+            }
+            self.prepare();
+            self.sync_if_due();
         }
+        self.summaries = Some(summaries);
+    }
+
+    fn write_by(&self, ledger: &mut Ledger) -> Result<()> {
+        let floor = retain::floor(&self.files, &self.head, ledger.known().next)?;
+        if ledger.write(floor)? {
+            retain::delete_below(&self.files, &self.head, ledger.known().floor)?;
+        }
+        Ok(())
     }
 
     /// Says what went wrong, once for as long as it goes wrong.

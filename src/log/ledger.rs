@@ -21,6 +21,9 @@ use crate::shm::map::{self, Access};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Bytes after which somebody else gets a turn.
+const STRIDE: usize = 4 << 20;
+
 /// What is on disk.
 pub struct Ledger {
     files: Arc<LogFiles>,
@@ -48,7 +51,13 @@ impl Ledger {
     }
 
     /// Puts on disk what the lanes in `mine` have, and those of others that stay behind: at once if not `patient`.
-    pub fn round(&mut self, mine: &[usize], patient: bool) -> Result<()> {
+    /// Between parts of what takes long it calls the function.
+    pub fn round(
+        &mut self,
+        mine: &[usize],
+        patient: bool,
+        between: &mut dyn FnMut(),
+    ) -> Result<()> {
         if self.head.floor() > self.known.next {
             // Somebody else knew of more, and deleted it.
             self.known = checkpoint::read(&self.files)?;
@@ -59,7 +68,8 @@ impl Ledger {
             let synced = self.head.lane_synced(lane);
             if position >= synced && (!patient || is_stuck || mine.contains(&lane)) {
                 let end = self.end_of(lane, position)?;
-                self.put_lane_on_disk(lane, synced.max(self.known.ends[lane]), end)?;
+                let from = synced.max(self.known.ends[lane]);
+                self.put_lane_on_disk(lane, from, end, between)?;
                 self.head.raise_lane_synced(lane, end);
             }
         }
@@ -152,7 +162,13 @@ impl Ledger {
     }
 
     /// Puts on disk what a lane has from position `from` on, up to `to`, which the process can read.
-    fn put_lane_on_disk(&mut self, lane: usize, from: u64, to: u64) -> Result<()> {
+    fn put_lane_on_disk(
+        &mut self,
+        lane: usize,
+        from: u64,
+        to: u64,
+        between: &mut dyn FnMut(),
+    ) -> Result<()> {
         let bytes = self.files.shape.segment_bytes;
         if from >= to {
             return Ok(());
@@ -161,11 +177,16 @@ impl Ledger {
             let segment = self.segment(lane, logical)?;
             let begin = from.saturating_sub(logical * bytes) as usize;
             // The header page says what is in earlier segments.
-            let begin = if begin == 0 { 0 } else { HEADER_BYTES + begin };
+            let mut at = if begin == 0 { 0 } else { HEADER_BYTES + begin };
             let end = HEADER_BYTES + (to - logical * bytes).min(bytes) as usize;
-            step!("sync.lane");
-            map::sync(segment.region(), begin, end - begin)
-                .map_err(|error| cannot_sync(&self.files, error))?;
+            while at < end {
+                let span = STRIDE.min(end - at);
+                step!("sync.lane");
+                map::sync(segment.region(), at, span)
+                    .map_err(|error| cannot_sync(&self.files, error))?;
+                at += span;
+                between();
+            }
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use crate::log::ledger;
 use crate::log::prepare::{self, Prepared};
 use crate::ring::log::{Appended, Piece};
 use crate::ring::writer::Writer;
+use crate::shm::clock::Clock;
 use crate::shm::map;
-use crate::shm::sys;
 use crate::topic::{Append, PublishError};
 use std::sync::Arc;
 
@@ -33,6 +33,7 @@ pub struct Pen {
     /// The position from which on the next segment had better be prepared.
     alarm: u64,
     desk: Arc<Desk>,
+    clock: Clock,
 }
 
 impl Pen {
@@ -44,7 +45,7 @@ impl Pen {
         let Prepared { segment, clean } = make_segment(files, lane, end.logical)?;
         // Bytes behind the end may be those of the dead.
         let clean = if end.tail == PROLOGUE { clean } else { end.tail };
-        if end.tail == PROLOGUE {
+        if end.tail == PROLOGUE || !segment.is_begun() {
             segment.begin(end.number, end.after);
         }
         let writer = Writer::in_log(segment.lane.clone(), end.logical, end.tail, clean, end.number);
@@ -56,7 +57,9 @@ impl Pen {
         desk.begin(segment.clone());
         let alarm = alarm_in(&writer);
         let log = log.clone();
-        let pen = Self { log, lane, segment, piece, after, seed, is_each, synced: 0, alarm, desk };
+        let (synced, clock) = (0, Clock::new());
+        let pen =
+            Self { log, lane, segment, piece, after, seed, is_each, synced, alarm, desk, clock };
         Ok((pen, writer))
     }
 
@@ -99,7 +102,7 @@ impl Pen {
     ) -> Result<(u64, u64), PublishError> {
         let number = writer.sequence();
         step!("log.record");
-        let time = append.time_ns.unwrap_or_else(sys::realtime_ns);
+        let time = append.time_ns.unwrap_or_else(|| self.clock.now());
         let (position, bytes) = writer.write_record(len, append.key, time, self.seed);
         if self.is_each {
             self.put_record_on_disk(writer.tail() + bytes, position + bytes as u64)?;

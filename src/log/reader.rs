@@ -5,6 +5,7 @@ use crate::log::cache::{Cache, Miss};
 use crate::log::iter::{Iter, Scan};
 use crate::log::outcome::{Damage, ReadError};
 use crate::log::source::Source;
+use crate::log::times;
 use crate::topic::payload::{Payload, Raw};
 use crate::topic::view::View;
 use std::cell::RefCell;
@@ -243,17 +244,7 @@ impl<T: Payload> Log<T> {
     /// All messages before it are earlier. Behind it, where the clock of the machine was set back, there may be earlier
     /// ones, too.
     pub fn at_time(&self, time_ns: u64) -> Result<u64> {
-        let log = self.clone().checked(false);
-        let mut scan = log.scan(..)?;
-        let end = scan.left().end;
-        while let Some(found) = scan.read() {
-            // One that is damaged has no time.
-            match found {
-                Ok(record) if record.time_ns() >= time_ns => return Ok(record.sequence()),
-                _ => {}
-            }
-        }
-        Ok(end)
+        times::at_time(&self.source, time_ns)
     }
 
     /// The messages from the first one of this time, or a later one, on; see [`at_time`](Self::at_time).
@@ -263,8 +254,8 @@ impl<T: Payload> Log<T> {
     }
 
     /// The messages from the first one of time `from_ns`, or a later one, to the one before the first of time `to_ns`,
-    /// or a later one: one stretch of the order. Where the clock was set back it has earlier ones, too, but none that is
-    /// not before `to_ns`.
+    /// or a later one: one stretch of the order. Where the clock was set back it has earlier ones, too, but none that
+    /// is not before `to_ns`.
     pub fn between(&self, from_ns: u64, to_ns: u64) -> Result<Iter<'_, T>> {
         let from = self.at_time(from_ns)?;
         let to = if to_ns > from_ns { self.at_time(to_ns)? } else { from };
@@ -318,8 +309,8 @@ pub(super) enum Verdict<T: Payload> {
 }
 
 impl Log<Raw> {
-    /// Opens any log, whatever its messages are: they are bytes, and [`schema_bytes`](Self::schema_bytes) says what they
-    /// mean. For tools.
+    /// Opens any log, whatever its messages are: they are bytes, and [`schema_bytes`](Self::schema_bytes) says what
+    /// they mean. For tools.
     ///
     /// # Errors
     ///

@@ -39,6 +39,12 @@ impl Source {
         Self { origin: Origin::Topic(log), next: next.into(), first: first.into() }
     }
 
+    /// The log that has these files, of whose end nothing is asked.
+    pub fn of_files(files: LogFiles) -> Self {
+        let (next, first) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { origin: Origin::Folder(files), next, first }
+    }
+
     /// The log in the folder at `path`, which others may be writing.
     pub fn open(path: &Path) -> Result<Self> {
         let files = LogFiles::open(open_folder(path)?, &Loss::default()).map_err(|error| {
@@ -95,7 +101,15 @@ impl Source {
         }
         let mut next = self.next.load(Relaxed);
         while next < TAIL_MAX {
-            let Some(piece) = self.piece(next / PLACES)? else { break };
+            let piece = match self.piece(next / PLACES) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                // Nothing is said behind what is known.
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Mismatch) => {
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             while piece.covers(next) && piece.read(next).is_some() {
                 next += 1;
             }

@@ -129,14 +129,17 @@ impl Writer {
             whole.copy_from_slice(key);
             rest.fill(0);
         }
-        let head = layout::head(len, number);
-        let crc = seed.map_or(0, |seed| layout::checksum(seed, head, time, key.len(), body));
         let here = self.payload_at() - HEADER;
         let lane = self.lane();
         // Relaxed: nobody looks behind the end of the lane; published by the PLACE edge.
-        lane.word(here).store(head, Relaxed);
+        lane.word(here).store(layout::head(len, number), Relaxed);
         lane.word(here + TIME_AT).store(time, Relaxed);
-        lane.word(here + layout::CHECK_AT).store(layout::check_word(crc, key.len()), Relaxed);
+        let check = lane.word(here + layout::CHECK_AT);
+        check.store(layout::check_word(0, key.len()), Relaxed);
+        if let Some(seed) = seed {
+            let crc = layout::checksum_of(seed, lane.space(here, bytes));
+            check.store(layout::check_word(crc, key.len()), Relaxed);
+        }
         (self.position(), bytes)
     }
 }

@@ -18,6 +18,8 @@
 #[cfg(all(test, not(windlass_loom)))]
 mod child;
 #[cfg(not(windlass_loom))]
+pub(crate) mod clock;
+#[cfg(not(windlass_loom))]
 pub(crate) mod home;
 #[cfg(not(windlass_loom))]
 pub(crate) mod loss;

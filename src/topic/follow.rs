@@ -1,6 +1,7 @@
 //! How a subscriber of a durable topic follows its log: from record to record, segment to segment, past what was deleted
 //! and past what is damaged.
 
+use crate::error::ErrorKind;
 use crate::layout::frame::PROLOGUE;
 use crate::layout::order::Place;
 use crate::limits::PLACES;
@@ -142,7 +143,8 @@ impl<T: Payload> Subscriber<T> {
     fn unmapped(&self, lane: usize, error: &crate::error::Error) -> Result<Stood, RecvError> {
         tracing::error!(topic = %self.core.name, lane, %error, "cannot map a segment");
         match error.kind() {
-            crate::error::ErrorKind::Corrupt => Ok(Stood::Damaged),
+            // Not a file of this log, or not whole.
+            ErrorKind::Corrupt | ErrorKind::Mismatch => Ok(Stood::Damaged),
             _ => Err(RecvError::Unmapped { lane: lane as u32 }),
         }
     }

@@ -6,6 +6,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
+use crate::log::source::Source;
+use crate::log::times;
 use crate::log::trail::Trail;
 use crate::ring::order::{Found, Order, TAIL_MAX};
 use crate::ring::reader::Reader;
@@ -84,7 +86,7 @@ fn take_slot(core: &Arc<Core>) -> Result<Arc<SlotLease>> {
 }
 
 /// Where in the order of a log to begin.
-pub(super) fn begin_in_log(what: &str, log: &LogCore, start: Start) -> Result<u64> {
+pub(super) fn begin_in_log(what: &str, log: &Arc<LogCore>, start: Start) -> Result<u64> {
     let (first, next) = (log.first(), log.next()?);
     match start {
         Start::Oldest => Ok(first),
@@ -92,7 +94,7 @@ pub(super) fn begin_in_log(what: &str, log: &LogCore, start: Start) -> Result<u6
         Start::Last(count) => Ok(next.saturating_sub(count).max(first)),
         Start::Sequence(wanted) if (first..=next).contains(&wanted) => Ok(wanted),
         Start::Sequence(wanted) => Err(log.out_of_range(what, wanted)),
-        Start::Time(time) => log.at_time(time),
+        Start::Time(time) => times::at_time(&Source::of_topic(log.clone()), time),
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) use inspect::{inspect, repair};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::core::LogCore;
+pub use crate::log::recover::Recovery;
 use crate::log::source::Source;
 use crate::log::Log;
 use std::marker::PhantomData;
@@ -136,6 +137,12 @@ impl<T: Payload> Topic<T> {
             );
             Error::new(ErrorKind::Invalid, text)
         })
+    }
+
+    /// What was found in the log of a durable topic, and what had to be cut off, if this process opened it before any
+    /// other one did. `None` if another process has it open, or had, or the topic is not durable.
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.core.log.as_ref()?.recovery.as_ref()
     }
 
     /// Options, publishers, subscribers, lag and counters, as they are now.

@@ -29,8 +29,8 @@ pub enum OnDamage {
 ///
 /// It follows the one order of the topic and runs into what is being published with no gap and no duplicate: it is a
 /// [`Subscriber`] that waits for the right moment. Each message is due at its distance from the first one, divided by
-/// the speed; being late once does not make the others late. Where the clock of the machine was set back the distance is
-/// nothing.
+/// the speed; being late once does not make the others late. Where the clock of the machine was set back the distance
+/// is nothing.
 ///
 /// # Live
 ///

@@ -23,8 +23,8 @@ use crate::topic::Topic;
 ///
 /// # If the machine crashes
 ///
-/// If the crash took messages from the end of the log that were committed here as received, their sequences are given to
-/// other messages, which will be received. [`Cursor::rewound`] says how many, until the next commit.
+/// If the crash took messages from the end of the log that were committed here as received, their sequences are given
+/// to other messages, which will be received. [`Cursor::rewound`] says how many, until the next commit.
 ///
 /// # Examples
 ///
@@ -76,8 +76,8 @@ impl<T: Payload> Resumed<T> {
         self.subscriber.recv(wait)
     }
 
-    /// Commits everything that was received so far, and what was told to be lost. Returns the first sequence that is not
-    /// part of it.
+    /// Commits everything that was received so far, and what was told to be lost. Returns the first sequence that is
+    /// not part of it.
     ///
     /// # Errors
     ///

@@ -7,7 +7,16 @@ pub struct Logs(pub std::path::PathBuf);
 
 impl Logs {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("windlass-log-{name}-{}", std::process::id()));
+        Self::at(std::env::temp_dir(), name)
+    }
+
+    /// A folder in memory, for tests that do not care for a disk.
+    pub fn in_memory(name: &str) -> Self {
+        Self::at("/dev/shm".into(), name)
+    }
+
+    fn at(place: std::path::PathBuf, name: &str) -> Self {
+        let path = place.join(format!("windlass-log-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).expect("a folder for logs can be made");
         Self(path)

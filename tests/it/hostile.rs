@@ -8,6 +8,7 @@
 //! By default a sample of all flips is tried, the same in every run. `WINDLASS_EXHAUSTIVE=1` tries all
 //! of them, which takes minutes.
 
+mod log;
 mod place;
 mod queue;
 mod queue_visit;
@@ -28,6 +29,8 @@ use visit::Visit;
 pub const ROLES: &[(&str, Role)] = &[
     ("hostile.flips", flips),
     ("hostile.planned", structure::planned),
+    ("hostile.log", log::flips),
+    ("hostile.log.planned", log::planned),
     ("hostile.queue", queue::damaged),
     ("hostile.schema", typed::schema),
     ("hostile.copies", typed::copies),
@@ -216,6 +219,22 @@ fn every_flip_of_the_files_of_queues_is_noticed_or_bounded() {
 #[test]
 fn planned_damage_to_the_files_of_queues_is_noticed_or_bounded() {
     queues_damaged_by("plans");
+}
+
+#[test]
+fn every_flip_of_the_files_of_a_log_is_noticed_or_bounded() {
+    for after in ["end", "crash"] {
+        let den = Den::new();
+        let count = listen(Actor::process(&den, "hostile.log", &format!("after={after}")));
+        assert!(count >= SAMPLE as u64 / 2, "{count} cases are no sample");
+        println!("logs, after a {after}: {count} cases");
+    }
+}
+
+#[test]
+fn planned_damage_to_the_files_of_a_log_is_noticed_or_bounded() {
+    let den = Den::new();
+    println!("logs: {} cases", listen(Actor::process(&den, "hostile.log.planned", "")));
 }
 
 fn queues_damaged_by(how: &str) {

@@ -25,7 +25,14 @@ mod join;
 #[cfg(feature = "json")]
 mod json;
 mod large;
+mod log;
+mod log_crash;
+mod log_cursor;
 mod log_keeper;
+mod log_read;
+mod log_replay;
+mod log_times;
+mod log_verify;
 mod memory;
 mod model;
 mod options;

@@ -54,6 +54,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::join::ROLES,
         super::large::ROLES,
         super::log_keeper::ROLES,
+        super::log_cursor::ROLES,
         super::memory::ROLES,
         super::options::ROLES,
         super::policies::ROLES,

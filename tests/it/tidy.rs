@@ -16,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/ring/lane.rs",
     "src/ring/stream.rs",
     "src/service/space.rs",
+    "src/shm/clock.rs",
     "src/shm/loss.rs",
     "src/shm/map.rs",
     "src/shm/named.rs",

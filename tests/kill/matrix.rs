@@ -5,7 +5,7 @@ use crate::figures::{show, Times};
 use crate::points;
 use crate::process::Fate;
 use crate::scenario::{self, Scenario};
-use crate::{channel, queue, service, tokens};
+use crate::{channel, log_matrix, queue, service, tokens};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Mutex;
@@ -29,6 +29,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     (channel::POINTS[1], "the same"),
     (channel::POINTS[2], "the same"),
     (channel::POINTS[3], "the same"),
+    (log_matrix::POINTS[0], "the same"),
+    (log_matrix::POINTS[1], "the same"),
+    (log_matrix::POINTS[2], "the same"),
+    (log_matrix::POINTS[3], "the same"),
+    (log_matrix::POINTS[4], "the same"),
+    (log_matrix::POINTS[5], "the same"),
+    (log_matrix::POINTS[6], "the same"),
+    (log_matrix::POINTS[7], "the same"),
 ];
 
 type Job = (&'static Scenario, Fate);

@@ -6,7 +6,7 @@
 
 use crate::content::{self, Delivery, Ledger};
 use crate::process::{self, say};
-use crate::{channel, jobs, queue, service, tokens};
+use crate::{channel, jobs, log, queue, service, tokens};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a kind of topic promises.
 pub fn delivery(kind: &str) -> Delivery {
-    Delivery { reliable: !kind.ends_with("lossy"), ordered: kind.starts_with("ordered") }
+    let ordered = kind.starts_with("ordered") || kind.starts_with("durable");
+    Delivery { reliable: !kind.ends_with("lossy"), ordered }
 }
 
 fn options(bus: &Bus, name: &str, kind: &str) -> TopicBuilder<Raw> {
@@ -78,6 +79,7 @@ pub fn play(role: &str) {
         "churn" => churn(&path, &kind),
         tokens::ROLE => tokens::play(&path),
         jobs::GIVE | jobs::WORK => jobs::play(&path, role, &kind, count),
+        role if role.starts_with(log::ROLES) => log::play(&path, role, &kind, count),
         role if channel::ROLES.contains(&role) => channel::play(&path, role),
         role if queue::ROLES.contains(&role) => queue::play(&path, role),
         role if service::ROLES.contains(&role) => service::play(&path, role),
@@ -134,7 +136,10 @@ fn send(publisher: &mut Publisher<Raw>, turn: u64) -> Outcome {
 /// Joins, reads, keeps views, sleeps, leaves with views, and joins again.
 fn read(path: &Path, kind: &str, count: u64) -> Outcome {
     let bus = bus(path)?;
-    let topic = topic(&bus, kind)?;
+    let topic = match kind.starts_with("durable") {
+        true => log::topic(&bus, path, kind)?,
+        false => topic(&bus, kind)?,
+    };
     let mut subscriber = topic.subscriber(Start::Oldest)?;
     say("joined");
     let mut ledger = Ledger::new(delivery(kind), false);

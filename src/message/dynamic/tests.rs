@@ -317,8 +317,26 @@ fn a_payload_that_is_cut_or_loops_is_corrupt_and_ends() {
     assert!(last.expect_err("an error").to_string().contains("much more would come out"));
 }
 
+#[test]
+fn a_list_of_nothing_is_not_longer_than_its_message_allows() {
+    let schema = of::<kinds::Owned>();
+    let voids = schema.path("voids").expect("there");
+    let of_count = |count: u32| {
+        let payload = built::<kinds::Owned>(|kinds| _ = kinds.init_voids(count));
+        voids.values(&payload).map(Iterator::count).map_err(|error| error.to_string())
+    };
+    // They take no room, so each message is as long as this one.
+    let words = built::<kinds::Owned>(|kinds| _ = kinds.init_voids(1)).len() / 8;
+    let most = words.max(64) as u32 * 8;
+    assert_eq!(of_count(most), Ok(most as usize));
+    for count in [most + 1, 1 << 28] {
+        let error = of_count(count).expect_err("too many");
+        assert!(error.contains("much more would come out"), "{error}");
+    }
+}
+
 /// The schema of a shape with its slots edited.
-fn edited(edit: impl FnOnce(&mut BTreeMap<u16, Slot>)) -> Schema {
+pub(super) fn edited(edit: impl FnOnce(&mut BTreeMap<u16, Slot>)) -> Schema {
     try_edited(edit).expect("sound enough")
 }
 

@@ -34,8 +34,6 @@ pub enum Broken {
     Bounds,
     /// A pointer leads deeper than [`NESTING_MAX`].
     Deep,
-    /// A landing pad does not hold what it has to.
-    Pad,
     /// It is not a pointer to a struct.
     NotStruct,
     /// It is not a pointer to a list.
@@ -53,7 +51,6 @@ impl fmt::Display for Broken {
         f.write_str(match self {
             Self::Bounds => "its pointer leads out of the message",
             Self::Deep => "its pointer leads deeper than 64 levels",
-            Self::Pad => "its pointer leads to a landing pad that is none",
             Self::NotStruct => "its pointer is not one to a struct, as its type says",
             Self::NotList => "its pointer is not one to a list, as its type says",
             Self::Elements => "its list has elements of another size than its type says",
@@ -121,17 +118,11 @@ fn follow_far(segments: FrameSegments<'_>, far: u64) -> Result<Target<'_>> {
     let (segment, at) = landing(far)?;
     let pad = word(segment, at)?;
     if far & 4 == 0 {
-        // One pad: a pointer like any other, but not another far one.
-        return match pad & 3 {
-            0 | 1 => Ok(Target { segment, at: content(at, pad)?, tag: pad }),
-            _ => Err(Broken::Pad),
-        };
+        // One pad: a pointer like any other. Another far one is refused for not being one to a struct or a list.
+        return Ok(Target { segment, at: content(at, pad)?, tag: pad });
     }
     // Two: where the content is, and what it is.
     let tag = word(segment, at + 8)?;
-    if pad & 7 != 2 || tag & 3 > 1 {
-        return Err(Broken::Pad);
-    }
     let (segment, at) = landing(pad)?;
     Ok(Target { segment, at, tag })
 }

@@ -134,9 +134,6 @@ impl<'a> Building<'a> {
         let mut shell = Shell::default();
         let mut chosen = HashMap::new();
         self.fill(&mut shell, &mut chosen, fields, name, "", map)?;
-        while shell.data.last() == Some(&0) {
-            shell.data.pop();
-        }
         Ok(shell)
     }
 
@@ -150,7 +147,8 @@ impl<'a> Building<'a> {
         group: &str,
         map: &'a Map<String, Value>,
     ) -> Built<()> {
-        for key in map.keys().filter(|key| fields.iter().all(|field| field.name != **key)) {
+        let unknown = |key: &&String| fields.iter().all(|field| field.name != **key);
+        if let Some(key) = map.keys().find(unknown) {
             let known: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
             self.path.push(Place::Field(key.as_str().into()));
             return Err(format!("is not in {name}, which has {}", known.join(", ")));
@@ -363,7 +361,7 @@ impl<'a> Building<'a> {
 }
 
 impl<'a> Shell<'a> {
-    /// Sets `count` bits at bit `at` of the data section.
+    /// Sets `count` bits at bit `at` of the data section, which is as long as the last of them that is not zero needs.
     fn set(&mut self, at: u32, bits: u64, count: u32) {
         let word = at as usize / 64;
         if bits == 0 || count == 0 {

@@ -405,3 +405,24 @@ fn a_message_that_points_to_itself_or_shares_what_it_points_to_is_an_error() {
     let error = schema.to_json(&shared).expect_err("499 times 500 words").to_string();
     assert!(error.contains("`grid[") && error.contains("much more would come out"), "{error}");
 }
+
+#[test]
+fn defaults_do_not_make_much_of_a_small_message() {
+    // A shape has a long name if it has none, and its corners are shapes.
+    let schema = crate::message::dynamic::tests::edited(|slots| {
+        // Nothing else, so that only what is written counts, and hardly anything is read.
+        slots.retain(|ordinal, _| [1, 6, 9].contains(ordinal));
+        let long = vec![b'x'; 1 << 19];
+        slots.get_mut(&1).expect("name").default = crate::message::schema::Value::Target(long);
+        let parent = slots[&9].of.clone();
+        slots.get_mut(&6).expect("corners").of =
+            crate::message::schema::Shape::List(Box::new(parent));
+    });
+    let corners = |count| json!({ "corners": vec![json!({}); count] }).to_string();
+    let few = schema.from_json(&corners(3)).expect("built");
+    assert!(schema.to_json(&few).is_ok_and(|json| json.len() > 3 << 19));
+    let many = schema.from_json(&corners(400)).expect("built");
+    assert!(many.len() < 1000);
+    let error = schema.to_json(&many).expect_err("200 MiB").to_string();
+    assert!(error.contains("`corners[") && error.contains("much more would come out"), "{error}");
+}

@@ -16,7 +16,7 @@ use super::{BASE64_KEY, INFINITY, LEVELS_MAX, NAN, NEGATIVE_INFINITY};
 
 /// What may come out of a message: so many bytes, and so many for each of its bytes. A byte is eight elements of a list
 /// of bits; and a word may be a struct of a hundred fields with long names that are not set.
-const OUTPUT_BYTES: usize = 64 << 20;
+const OUTPUT_BYTES: usize = 16 << 20;
 const OUTPUT_BYTES_PER_BYTE: usize = 256;
 
 /// What a number or a name without its characters counts for.

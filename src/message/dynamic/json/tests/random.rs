@@ -3,6 +3,8 @@
 use super::*;
 use crate::message::dynamic::types::{signed, Field, FieldKind, Scalar, Scope, Type, Types};
 use crate::message::schema::describe;
+use crate::message::{reader, FrameSegments};
+use crate::FieldValue;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use proptest::prelude::*;
 use serde_json::{Map, Number};
@@ -178,6 +180,47 @@ proptest! {
             let end = cut.map_or(payload.len(), |cut| cut.index(payload.len() + 1));
             survives(&schema, &payload[..end])?;
         }
+    }
+
+    #[test]
+    fn fields_of_a_damaged_message_are_what_generated_code_reads(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..64), 0..4),
+        words in 1u32..400,
+    ) {
+        let mut payload = built_in(words, fill);
+        for (at, bit) in &flips {
+            let at = at.index(payload.len());
+            payload[at] ^= 1 << (bit % 8);
+        }
+        let schema = kinds_schema();
+        let get = |path: &str| {
+            let path = schema.path(path).expect("there");
+            path.get(&payload).map(|value| value.map(|value| format!("{value:?}"))).map_err(|_| ())
+        };
+        let mut aligned = capnp::Word::allocate_zeroed_vec(payload.len() / 8);
+        capnp::Word::words_to_bytes_mut(&mut aligned).copy_from_slice(&payload);
+        let message = FrameSegments::parse(capnp::Word::words_to_bytes(&aligned)).map(reader);
+        let root = message.as_ref().map_err(|_| ()).and_then(|message| {
+            message.get_root::<kinds::Reader<'_>>().map_err(|_| ())
+        });
+        let Ok(kinds) = root else {
+            prop_assert!(get("uint64").is_err() && get("text").is_err());
+            return Ok(());
+        };
+        prop_assert_eq!(get("uint64"), Ok(Some(format!("UInt({})", kinds.get_uint64()))));
+        prop_assert_eq!(get("int16Set"), Ok(Some(format!("Int({})", kinds.get_int16_set()))));
+        prop_assert_eq!(get("group.number"), Ok(Some(format!("UInt({})", kinds.get_group().get_number()))));
+        let text = kinds.get_text().map(|text| kinds.has_text().then(|| format!("Text({:?})", text.as_bytes())));
+        prop_assert_eq!(get("text"), text.map_err(|_| ()));
+        let data = kinds.get_data().map(|data| kinds.has_data().then(|| format!("Data({data:?})")));
+        prop_assert_eq!(get("data"), data.map_err(|_| ()));
+        let inner = kinds.get_inner().map_err(|_| ());
+        let number = inner.map(|inner| kinds.has_inner().then(|| format!("UInt({})", inner.get_number())));
+        prop_assert_eq!(get("inner.number"), number);
+        let path = schema.path("int64s").expect("there");
+        let values = path.values(&payload).and_then(|values| values.collect::<Result<Vec<_>>>());
+        let theirs = kinds.get_int64s().map(|list| list.iter().map(FieldValue::Int).collect::<Vec<_>>());
+        prop_assert_eq!(values.map_err(|_| ()), theirs.map_err(|_| ()));
     }
 
     #[test]

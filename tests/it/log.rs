@@ -1,0 +1,3 @@
+//! What the tests of logs share.
+
+pub mod disk;
