@@ -98,7 +98,7 @@ impl<T: Payload> Log<T> {
             publishers_max: shape.publishers_max,
             segments,
             disk_bytes,
-            used_by: claim::user_of(&files.folder)?,
+            used_by: claim::user_of(files)?,
         })
     }
 

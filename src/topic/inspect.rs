@@ -232,7 +232,10 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
 fn publisher_of_log(core: &Core, head: &Head, lane: usize) -> PublisherInfo {
     let lease = core.lease(lane);
     let process = core.member.process_of(lease.node());
-    let (position, published) = head.reached(lane);
+    let (position, number) = head.reached(lane);
+    // What it wrote last is published, unless its place is not taken yet.
+    let is_committed = head.intent(lane).sequence.is_some_and(|sequence| sequence < head.tail());
+    let published = number + u64::from(is_committed);
     PublisherInfo {
         lane: lane as u32,
         node: lease.node(),

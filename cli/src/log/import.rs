@@ -213,7 +213,10 @@ impl Sink {
         let (messages, _) = self.counts();
         match self {
             Self::NewLog(..) => "nothing is imported, and there is no new log".to_owned(),
-            _ => format!("{} before it imported", some(messages, "message is", "messages are")),
+            _ => format!(
+                "{} imported",
+                some(messages, "message before it is", "messages before it are")
+            ),
         }
     }
 

@@ -43,6 +43,12 @@ impl Progress {
         }
     }
 
+    /// So many messages are done.
+    pub fn at(&mut self, done: u64) {
+        self.bar.set_position(done);
+        self.bar.set_message(format!("{} messages", count(done)));
+    }
+
     fn show(&self) {
         self.bar.set_position(self.done);
         if !self.bar.is_hidden() {
