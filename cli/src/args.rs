@@ -6,8 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::soak::Sabotage;
 
+mod log;
 mod queue;
 
+pub use log::{
+    CatArguments, CompactArguments, CursorAction, CursorsArguments, DamageArguments,
+    ExportArguments, Format, ImportArguments, LogArguments, LogCommand, LogInfoArguments,
+    RangeArguments, RecordArguments, ReplayArguments, Unkeyed, VerifyArguments,
+};
 pub use queue::{
     DeadLettersArguments, DrainArguments, LettersAction, QueueCommand, QueueInfoArguments,
     QueueListArguments,
@@ -20,6 +26,8 @@ Examples:
   windlass list                        what is on the bus `default`
   windlass info readings --bus market  who publishes, who reads, who is behind, who blocks
   windlass queue info jobs             how deep it is, who works on what
+  windlass record readings --to FOLDER keep what is published on any topic
+  windlass cat readings --last 10      messages as JSON, by the schema that the topic stores
   windlass doctor --bus market         repair what dead processes left behind
   windlass soak --minutes 60           everything at once, killed and stopped for an hour
   windlass bench latency               measure this machine
@@ -51,6 +59,32 @@ pub enum Command {
     /// Look at queues, empty them, and look after their dead letters
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Keep what is published on a topic in a log of its own
+    #[command(long_about = log::RECORD_HELP)]
+    Record(RecordArguments),
+    /// Publish the messages of a log on a topic, at the pace at which they were published
+    #[command(long_about = log::REPLAY_HELP)]
+    Replay(ReplayArguments),
+    /// Print the messages of a log or a topic, as JSON
+    #[command(long_about = log::CAT_HELP)]
+    Cat(CatArguments),
+    /// Read every message of a log, and name those that are damaged
+    #[command(long_about = log::VERIFY_HELP)]
+    Verify(VerifyArguments),
+    /// Write a new log with only the newest message of each key
+    #[command(long_about = log::COMPACT_HELP)]
+    Compact(CompactArguments),
+    /// Write the messages of a log to a file
+    #[command(long_about = log::EXPORT_HELP)]
+    Export(ExportArguments),
+    /// Append the messages of a file to a log, or publish them on a topic
+    #[command(long_about = log::IMPORT_HELP)]
+    Import(ImportArguments),
+    /// List, reset or remove the cursors of a log: how far its named consumers have come
+    Cursors(CursorsArguments),
+    /// Show one log
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Find and repair what dead processes left in a bus
     #[command(long_about = DOCTOR_HELP)]
     Doctor(DoctorArguments),

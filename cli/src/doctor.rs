@@ -9,6 +9,7 @@ use windlass::{Bus, ErrorKind, RepairReport};
 
 use crate::args::DoctorArguments;
 use crate::info::{blockers, process};
+use crate::log::Extent;
 use crate::output::{self, some};
 use crate::queue::dead_holders;
 
@@ -69,6 +70,9 @@ fn examine(bus: &Bus, diagnosis: &mut Diagnosis) -> Result<()> {
     for topic in bus.topics()? {
         diagnosis.topics += 1;
         let Some(info) = diagnosis.sound(bus.inspect(&topic)) else { continue };
+        if let Err(error) = Extent::of_topic(&info) {
+            diagnosis.damaged.push(format!("the log of topic {topic}: {error}"));
+        }
         let dead = info.subscribers.iter().filter(|subscriber| !subscriber.alive);
         diagnosis.found.extend(dead.map(|subscriber| {
             let whose = match subscriber.pid {

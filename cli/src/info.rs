@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde::Serialize;
-use windlass::{Bus, PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};
+use windlass::{Bus, Policy, PublisherInfo, SubscriberInfo, SubscriberState, TopicInfo};
 
 use crate::args::InfoArguments;
 use crate::list::delivery;
+use crate::log::Extent;
 use crate::output::{self, bytes, count, some, table};
 
 /// A topic, as JSON shows it.
@@ -19,7 +20,8 @@ struct Info {
     schema: Option<String>,
     closed: bool,
     segment_bytes: u64,
-    segments_per_lane: u32,
+    /// None of a durable topic, which has as many as its log.
+    segments_per_lane: Option<u32>,
     publishers_max: u32,
     subscribers_max: u32,
     order_slots: u64,
@@ -32,6 +34,9 @@ struct Info {
     subscribers: Vec<Subscriber>,
     blockers: Vec<String>,
     counters: Counters,
+    /// Of a durable topic.
+    #[serde(flatten)]
+    extent: Option<Extent>,
 }
 
 #[derive(Serialize)]
@@ -77,7 +82,7 @@ struct Counters {
 pub fn run(arguments: &InfoArguments) -> Result<ExitCode> {
     let bus = Bus::options().existing().group().open(&arguments.bus.bus)?;
     let info = match bus.inspect(&arguments.topic) {
-        Ok(info) => Info::new(bus.path().display().to_string(), info),
+        Ok(info) => Info::new(bus.path().display().to_string(), info)?,
         Err(error) if error.kind() == windlass::ErrorKind::NotFound => {
             // What people call by a name may be a queue or a service. If it is neither, topics are what was asked for.
             let shown = match crate::queue::show(&bus, &arguments.topic, arguments.json)? {
@@ -97,16 +102,19 @@ pub fn run(arguments: &InfoArguments) -> Result<ExitCode> {
 }
 
 impl Info {
-    fn new(bus: String, info: TopicInfo) -> Self {
-        Self {
+    fn new(bus: String, info: TopicInfo) -> Result<Self> {
+        let extent = Extent::of_topic(&info)?;
+        let is_durable = info.policy == Policy::Durable;
+        Ok(Self {
             bus,
+            extent,
             delivery: delivery(info.policy, info.ordered),
             blockers: blockers(&info),
             name: info.name,
             schema: info.schema,
             closed: info.closed,
             segment_bytes: info.segment_bytes,
-            segments_per_lane: info.segments_per_lane,
+            segments_per_lane: (!is_durable).then_some(info.segments_per_lane),
             publishers_max: info.publishers_max,
             subscribers_max: info.subscribers_max,
             order_slots: info.order_slots,
@@ -123,7 +131,7 @@ impl Info {
                 evictions: info.evictions,
                 wakes: info.wakes,
             },
-        }
+        })
     }
 }
 
@@ -170,7 +178,7 @@ impl Subscriber {
 
 /// Everything there is to know about a topic, for people.
 pub fn describe(bus: &Bus, topic: &str) -> Result<String> {
-    Ok(page(&Info::new(bus.path().display().to_string(), bus.inspect(topic)?)))
+    Ok(page(&Info::new(bus.path().display().to_string(), bus.inspect(topic)?)?))
 }
 
 /// Who makes a publisher wait now, in sentences.
@@ -234,11 +242,25 @@ fn options(info: &Info) -> String {
     let mut lines = vec![
         ("delivery", info.delivery.clone()),
         ("type", kind),
-        ("lane", format!("{} segments of {segment}", info.segments_per_lane)),
+        (
+            "lane",
+            match info.segments_per_lane {
+                Some(segments) => format!("{segments} segments of {segment}"),
+                None => format!("segments of {segment}, on disk"),
+            },
+        ),
         ("room", room),
         ("memory", bytes(info.bytes)),
         ("mode", info.mode.clone()),
     ];
+    if let Some(extent) = &info.extent {
+        let Extent { first, next, synced, .. } = extent;
+        let kept = format!("{} to {} without the last", count(*first), count(*next));
+        lines.push(("log", extent.log.display().to_string()));
+        lines.push(("on disk", bytes(extent.disk_bytes)));
+        lines.push(("sequences", kept));
+        lines.push(("sync", format!("{}; all below {} are on disk", extent.sync, count(*synced))));
+    }
     lines.extend(info.evict_after_ms.map(|ms| ("evicts after", format!("{ms} ms"))));
     if info.order_slots > 0 {
         lines.push(("order log", format!("{} places", count(info.order_slots))));
@@ -268,7 +290,7 @@ fn publishers(info: &Info) -> String {
             publisher.node.to_string(),
             if publisher.alive { "alive" } else { "vacant" }.to_owned(),
             count(publisher.published),
-            count(publisher.oldest),
+            if info.extent.is_some() { String::new() } else { count(publisher.oldest) },
             count(publisher.full),
             known(publisher.blocked_by),
         ]);

@@ -7,6 +7,7 @@ use serde::Serialize;
 use windlass::Bus;
 
 use crate::args::ListArguments;
+use crate::log::Extent;
 use crate::output::{self, bytes, count};
 use crate::queue::list::Queues;
 use crate::services::Services;
@@ -49,6 +50,9 @@ struct Summary {
     published: u64,
     bytes: u64,
     closed: bool,
+    /// Of a durable topic.
+    #[serde(flatten)]
+    extent: Option<Extent>,
 }
 
 /// `windlass list`.
@@ -68,8 +72,9 @@ pub fn run(arguments: &ListArguments) -> Result<ExitCode> {
 
 /// Looks at a topic; `None` if it is gone by now. A damaged topic must not hide the others.
 fn entry(bus: &Bus, name: String) -> Option<Entry> {
-    let standing = match bus.inspect(&name) {
-        Ok(info) => Standing::Sound(Summary {
+    let looked = bus.inspect(&name).and_then(|info| Ok((Extent::of_topic(&info)?, info)));
+    let standing = match looked {
+        Ok((extent, info)) => Standing::Sound(Summary {
             delivery: delivery(info.policy, info.ordered),
             schema: info.schema,
             publishers: info.publishers.iter().filter(|publisher| publisher.alive).count(),
@@ -77,14 +82,22 @@ fn entry(bus: &Bus, name: String) -> Option<Entry> {
             published: info.publishers.iter().map(|publisher| publisher.published).sum(),
             bytes: info.bytes,
             closed: info.closed,
+            extent,
         }),
-        Err(error) if error.kind() == windlass::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == windlass::ErrorKind::NotFound && !is_there(bus, &name) => {
+            return None;
+        }
         Err(error) => Standing::Damaged { error: error.to_string() },
     };
     Some(Entry { name, standing })
 }
 
-/// `reliable`, `lossy`, and whether ordered.
+/// Whether there is a topic of this name: if so, it is its log that was not found.
+fn is_there(bus: &Bus, name: &str) -> bool {
+    bus.topics().is_ok_and(|topics| topics.iter().any(|topic| topic == name))
+}
+
+/// `reliable`, `lossy`, `durable`, and whether ordered.
 pub fn delivery(policy: windlass::Policy, ordered: bool) -> String {
     format!("{policy}{}", if ordered { ", ordered" } else { "" })
 }
@@ -103,7 +116,7 @@ fn topics(list: &List) -> String {
         return String::new();
     }
     let mut table = output::table(
-        "topic | delivery | type | publishers> | subscribers> | published> | memory> |",
+        "topic | delivery | type | publishers> | subscribers> | published> | memory> | on disk> |",
     );
     for Entry { name, standing } in &list.topics {
         match standing {
@@ -115,6 +128,7 @@ fn topics(list: &List) -> String {
                 summary.subscribers.to_string(),
                 count(summary.published),
                 bytes(summary.bytes),
+                summary.extent.as_ref().map_or(String::new(), |extent| bytes(extent.disk_bytes)),
                 if summary.closed { "closed" } else { "" }.to_owned(),
             ]),
             Standing::Damaged { error } => table.add_row([name, error]),

@@ -1,4 +1,5 @@
-//! The `windlass` command: demo, list, info, queue, doctor, soak and bench.
+//! The `windlass` command: demo, list, info, queue, doctor, soak and bench; and for logs record, replay,
+//! cat, verify, compact, export, import and cursors.
 //!
 //! One file a command; each uses the public interface of the library and nothing else. What goes
 //! wrong is one sentence on standard error. Exit status: 0 success, 1 failure, 2 wrong usage, 130
@@ -11,6 +12,7 @@ mod demo;
 mod doctor;
 mod info;
 mod list;
+mod log;
 mod memory;
 mod output;
 mod parent;
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
             );
             INTERRUPTED.into()
         }
+        Err(error) if error.is::<log::Interrupted>() => {
+            output::complain(&format!("windlass: {error}"));
+            INTERRUPTED.into()
+        }
         Err(error) if error.is::<clap::Error>() => {
             error.downcast_ref().map_or(FAILURE.into(), usage)
         }
@@ -62,6 +68,15 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::List(arguments) => list::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
         Command::Queue(command) => queue::run(&command),
+        Command::Record(arguments) => log::record(&arguments),
+        Command::Replay(arguments) => log::replay(&arguments),
+        Command::Cat(arguments) => log::cat(&arguments),
+        Command::Verify(arguments) => log::verify(&arguments),
+        Command::Compact(arguments) => log::compact(&arguments),
+        Command::Export(arguments) => log::export(&arguments),
+        Command::Import(arguments) => log::import(&arguments),
+        Command::Cursors(arguments) => log::cursors(&arguments),
+        Command::Log(command) => log::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Bench(command) => Ok(benchmark(command)),

@@ -165,18 +165,7 @@ impl Claim {
     }
 
     fn user(&self) -> Result<User> {
-        let mut record = [0; RECORD_BYTES];
-        // What was cut off names nobody.
-        let read = self.held.file().read_at(&mut record, RECORD_AT);
-        read.map_err(|error| Error::io("cannot read the claim of a log", error))?;
-        let word = |at: usize| {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(&record[at..at + 8]);
-            u64::from_le_bytes(eight)
-        };
-        let len = usize::try_from(word(24)).map_or(NAME_BYTES, |len| len.min(NAME_BYTES));
-        let name = String::from_utf8_lossy(&record[NAME_AT..NAME_AT + len]).into_owned();
-        Ok(User { identity: word(0), boot: word(8), file: word(16), name })
+        user_in(self.held.file())
     }
 
     /// What may have become of the log since the claim was settled.
@@ -225,6 +214,30 @@ pub(super) fn is_held(files: &LogFiles) -> bool {
     let Ok(file) = files.folder.open_file("claim", Access::Read) else { return false };
     let answer = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut asked));
     answer.is_ok() && libc::c_int::from(asked.l_type) != libc::F_UNLCK
+}
+
+/// The topic that uses the log now, and its bus.
+pub fn user_of(files: &LogFiles) -> Result<Option<String>> {
+    if !is_held(files) {
+        return Ok(None);
+    }
+    let file = files.folder.open_file("claim", Access::Read)?;
+    Ok(Some(user_in(&file)?.name))
+}
+
+fn user_in(file: &File) -> Result<User> {
+    let mut record = [0; RECORD_BYTES];
+    // What was cut off names nobody.
+    let read = file.read_at(&mut record, RECORD_AT);
+    read.map_err(|error| Error::io("cannot read the claim of a log", error))?;
+    let word = |at: usize| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&record[at..at + 8]);
+        u64::from_le_bytes(eight)
+    };
+    let len = usize::try_from(word(24)).map_or(NAME_BYTES, |len| len.min(NAME_BYTES));
+    let name = String::from_utf8_lossy(&record[NAME_AT..NAME_AT + len]).into_owned();
+    Ok(User { identity: word(0), boot: word(8), file: word(16), name })
 }
 
 fn cannot_lock(error: std::io::Error) -> Error {

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::layout::log as layout;
+use crate::log::claim;
+use crate::log::cursor::{self, CursorInfo};
 use crate::log::reader::Log;
 use crate::shm::map::Access;
 use crate::topic::payload::Payload;
@@ -41,6 +43,8 @@ pub struct LogInfo {
     pub segments: BTreeMap<u32, u64>,
     /// Bytes on disk of all its files.
     pub disk_bytes: u64,
+    /// The topic that has it open now, and its bus.
+    pub used_by: Option<String>,
 }
 
 impl<T: Payload> Log<T> {
@@ -94,6 +98,12 @@ impl<T: Payload> Log<T> {
             publishers_max: shape.publishers_max,
             segments,
             disk_bytes,
+            used_by: claim::user_of(files)?,
         })
+    }
+
+    /// The cursors that are kept beside the log, by name.
+    pub fn cursors(&self) -> Result<Vec<CursorInfo>> {
+        cursor::list(self.source.files(), self.first()?, self.next()?)
     }
 }

@@ -216,14 +216,19 @@ impl Work {
     /// Makes and touches what is wanted.
     fn prepare(&mut self) {
         self.prepare_pieces();
-        for index in 0..self.lanes.len() {
-            let kept = &self.lanes[index];
-            let (desk, files) = (kept.desk.clone(), self.files.clone());
-            if let Some(segment) = kept.segments.last().cloned() {
+        let of = |kept: &mut Kept| {
+            let segment = kept.segments.last().cloned();
+            let logical = segment.as_ref().map(|segment| segment.logical);
+            let is_new = std::mem::replace(&mut kept.touched, logical) != logical;
+            (kept.desk.clone(), segment, is_new)
+        };
+        // Between the parts of the work lanes come and go.
+        let lanes: Vec<_> = self.lanes.iter_mut().map(of).collect();
+        for (desk, segment, is_new) in lanes {
+            let files = self.files.clone();
+            if let Some(segment) = segment {
                 // The next one is wanted when a part of this one is full: the rest of it is as urgent.
                 let alarm = alarm_of(files.shape.segment_bytes);
-                let is_new = kept.touched != Some(segment.logical);
-                self.lanes[index].touched = Some(segment.logical);
                 let urgent = &mut || self.attend_to_urgent();
                 if desk.is_wanting() {
                     prepare::touch(&segment, alarm, usize::MAX, urgent);

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::layout::control;
 use crate::layout::lane as lane_layout;
 use crate::layout::owner::{Owner, State};
+use crate::log::site;
 use crate::ring::lane::Corrupt;
 use crate::ring::log::Head;
 use crate::shm::map::Access;
@@ -12,6 +13,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::topic::core::Core;
 use crate::topic::lease;
 use crate::topic::options::{policy_of, Policy};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Looks at a lane before one that is overtaken each time counts as damaged: a publisher would have to go around its
@@ -64,6 +66,10 @@ pub struct TopicInfo {
     pub wakes: u64,
     /// Bytes of shared memory that the files of the topic occupy.
     pub bytes: u64,
+    /// Of a durable topic: the folder of its log, which [`Log::open`](crate::Log::open) reads.
+    pub log: Option<PathBuf>,
+    /// Of a durable topic: every message below this sequence is known to be on disk.
+    pub synced: Option<u64>,
 }
 
 /// A lane and its publisher.
@@ -156,6 +162,7 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
     } else {
         0
     };
+    let log = shape.durable.then(|| site::read(&core.folder, core.identity)).transpose()?;
     Ok(TopicInfo {
         name: core.name.clone(),
         policy: policy_of(shape),
@@ -181,6 +188,8 @@ pub(crate) fn inspect(core: &Core) -> Result<TopicInfo> {
         },
         publishers,
         subscribers,
+        log,
+        synced: core.head().map(|head| head.synced()),
     })
 }
 
@@ -223,7 +232,10 @@ fn publishers(core: &Core) -> Result<Vec<PublisherInfo>> {
 fn publisher_of_log(core: &Core, head: &Head, lane: usize) -> PublisherInfo {
     let lease = core.lease(lane);
     let process = core.member.process_of(lease.node());
-    let (position, published) = head.reached(lane);
+    let (position, number) = head.reached(lane);
+    // What it wrote last is published, unless its place is not taken yet.
+    let is_committed = head.intent(lane).sequence.is_some_and(|sequence| sequence < head.tail());
+    let published = number + u64::from(is_committed);
     PublisherInfo {
         lane: lane as u32,
         node: lease.node(),

@@ -1,6 +1,7 @@
 //! A topic of whatever type, for tools.
 
 use crate::error::Result;
+use crate::log::Cursor;
 use crate::topic::core::Core;
 use crate::topic::payload::Raw;
 use crate::topic::{inspect, Publisher, Start, Subscriber, Topic, TopicBuilder, TopicInfo};
@@ -74,6 +75,24 @@ impl UntypedTopic {
     pub fn schema_bytes(&self) -> Result<Option<Vec<u8>>> {
         let core = &self.topic.core;
         core.shape.typed.then(|| core.schema_bytes()).transpose()
+    }
+
+    /// Takes hold of a cursor of a durable topic; see [`Topic::cursor`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Topic::cursor`].
+    pub fn cursor(&self, name: &str) -> Result<Cursor> {
+        self.topic.cursor(name)
+    }
+
+    /// Removes a cursor of a durable topic. False if there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Topic::remove_cursor`].
+    pub fn remove_cursor(&self, name: &str) -> Result<bool> {
+        self.topic.remove_cursor(name)
     }
 
     /// Whether the topic was closed.

@@ -56,6 +56,7 @@ fn roles() -> Vec<(&'static str, Role)> {
         super::log_full::ROLES,
         super::log_keeper::ROLES,
         super::log_cursor::ROLES,
+        super::log_access::ROLES,
         super::memory::ROLES,
         super::options::ROLES,
         super::policies::ROLES,
