@@ -88,6 +88,8 @@ impl LogCore {
         let Some(mapped) = self.files.segment(lane, logical, Access::Read)? else {
             return Ok(None);
         };
+        // What was deleted takes room on the disk for as long as it is mapped.
+        kept.retain(Segment::has_name);
         kept.truncate(KEPT_SEGMENTS - 1);
         kept.push_front(mapped.clone());
         Ok(Some(mapped))

@@ -8,7 +8,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Release};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::SystemTime;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -44,9 +46,36 @@ impl Bare {
     }
 }
 
+/// The same with what a record of a log says besides its payload: a checksum and a time.
+pub struct Sealed(pub Bare);
+
+impl Appender for Sealed {
+    #[inline]
+    fn append(&mut self, payload: &[u8; PAYLOAD], sequence: u64) -> Result<()> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let time = now.during("the clock is set to before 1970")?.as_nanos() as u64;
+        self.0.write(payload, sequence, time, u64::from(crc32c::crc32c(payload)))
+    }
+
+    fn finish(self) -> Result<()> {
+        self.0.finish()
+    }
+}
+
 impl Appender for Bare {
     #[inline]
     fn append(&mut self, payload: &[u8; PAYLOAD], sequence: u64) -> Result<()> {
+        self.write(payload, sequence, sequence, PAYLOAD as u64)
+    }
+
+    fn finish(self) -> Result<()> {
+        self.map.flush().during("cannot put a file on disk")
+    }
+}
+
+impl Bare {
+    #[inline]
+    fn write(&mut self, payload: &[u8; PAYLOAD], sequence: u64, one: u64, two: u64) -> Result<()> {
         if self.at + RECORD > self.map.len() {
             return Err(Failure::new("a bare file is full".to_owned()));
         }
@@ -58,15 +87,11 @@ impl Appender for Bare {
         unsafe { std::ptr::copy_nonoverlapping(payload.as_ptr(), body, PAYLOAD) };
         // SAFETY: as above; records, and so their words, are aligned to 8 bytes.
         let words = unsafe { std::slice::from_raw_parts(base.cast::<AtomicU64>(), 3) };
-        words[1].store(sequence, std::sync::atomic::Ordering::Relaxed);
-        words[2].store(PAYLOAD as u64, std::sync::atomic::Ordering::Relaxed);
+        words[1].store(one, Relaxed);
+        words[2].store(two, Relaxed);
         // BARE_APPEND: what a reader of the word would load with Acquire to see the record.
         words[0].store(sequence + 1, Release);
         self.at += RECORD;
         Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        self.map.flush().during("cannot put a file on disk")
     }
 }

@@ -21,7 +21,7 @@ use super::driver::{Driver, Sample};
 use super::failure::{During, Failure, Result};
 use super::report::{self, figure, figure_or_dash, median, smallest, ByState, Setting};
 use super::Run;
-use bare::Bare;
+use bare::{Bare, Sealed};
 use contest::{Appender, Buffered, Log, Outcome, Synced, Task, PAYLOAD};
 
 /// What appends.
@@ -29,6 +29,7 @@ use contest::{Appender, Buffered, Log, Outcome, Synced, Task, PAYLOAD};
 #[serde(rename_all = "kebab-case")]
 enum Contestant {
     MmapPopulated,
+    MmapPopulatedSealed,
     MmapFaults,
     Buffered64Kib,
     Buffered1Mib,
@@ -38,8 +39,9 @@ enum Contestant {
     WindlassEach,
 }
 
-const CONTESTANTS: [Contestant; 8] = [
+const CONTESTANTS: [Contestant; 9] = [
     Contestant::MmapPopulated,
+    Contestant::MmapPopulatedSealed,
     Contestant::MmapFaults,
     Contestant::Buffered64Kib,
     Contestant::Buffered1Mib,
@@ -62,6 +64,7 @@ impl Contestant {
     fn name(self) -> &'static str {
         match self {
             Self::MmapPopulated => "mmap, populated",
+            Self::MmapPopulatedSealed => "mmap, populated, checksum and time",
             Self::MmapFaults => "mmap, with faults",
             Self::Buffered64Kib => "file, buffer of 64 KiB",
             Self::Buffered1Mib => "file, buffer of 1 MiB",
@@ -147,6 +150,7 @@ fn perform_bare(path: &Path, contestant: Contestant, count: u64, task: Task) -> 
     }
     match contestant {
         Contestant::MmapPopulated => whole(Bare::create(path, count, true)?, task),
+        Contestant::MmapPopulatedSealed => whole(Sealed(Bare::create(path, count, true)?), task),
         Contestant::MmapFaults => whole(Bare::create(path, count, false)?, task),
         Contestant::Buffered64Kib => whole(Buffered::create(path, 1 << 16)?, task),
         Contestant::Buffered1Mib => whole(Buffered::create(path, 1 << 20)?, task),
@@ -365,7 +369,7 @@ impl Report {
         report::say(format_args!(
             "\nA log has a checksum and a time in each record, and its next segment is prepared by a \
              thread on the second core\nwhen the clock starts; a run goes through the end of a \
-             segment. The bare mapping has neither, and is all there.\nWritten, in use: bytes that \
+             segment. A populated mapping is all there, and has\nneither unless it says so: then those of libraries, the checksum by crc32c and the time of the kernel's clock.\nWritten, in use: bytes that \
              the process had the kernel write, and bytes of disk, for each byte of payload."
         ));
     }
