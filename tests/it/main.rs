@@ -30,6 +30,7 @@ mod log_access;
 mod log_crash;
 mod log_cursor;
 mod log_damage;
+mod log_fixtures;
 mod log_full;
 mod log_keeper;
 mod log_lanes;
