@@ -310,7 +310,7 @@ pub enum BenchCommand {
     /// Records a second appended to a log, and what an append takes, beside a bare mapped file and others
     Append(DiskBenchArguments),
     /// Records a second read from a log, seeking in it and opening it, beside a bare mapped file and others
-    Replay(ReplayArguments),
+    Replay(ReplayBenchArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\
@@ -351,7 +351,7 @@ pub struct DiskBenchArguments {
 
 /// `windlass bench replay`.
 #[derive(Debug, Args)]
-pub struct ReplayArguments {
+pub struct ReplayBenchArguments {
     #[command(flatten)]
     pub disk: DiskBenchArguments,
     /// How large a log is opened cold, in GiB [default: the one that is read, a third of one]

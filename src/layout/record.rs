@@ -92,17 +92,8 @@ pub fn seed(identity: u64, lane: usize, logical: u64) -> u32 {
     crc
 }
 
-/// The checksum of a record whose first two words are given, with `body` being payload and key with their zeroes.
-#[inline]
-pub fn checksum(seed: u32, head: u64, time: u64, key_bytes: usize, body: &[u8]) -> u32 {
-    let mut words = [0; HEADER];
-    words[..8].copy_from_slice(&head.to_le_bytes());
-    words[8..16].copy_from_slice(&time.to_le_bytes());
-    words[16..].copy_from_slice(&check_word(0, key_bytes).to_le_bytes());
-    crc::append(crc::append(seed, &words), body)
-}
-
-/// The same of a record that lies there with zero in the place of the checksum.
+/// The checksum of a record that lies there with zero in the place of the checksum: the record is all that it is
+/// made of, behind the seed.
 #[inline]
 pub fn checksum_of(seed: u32, record: &[u8]) -> u32 {
     crc::append(seed, record)
@@ -147,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_checksum_belongs_to_one_place() {
-        let of = |lane, logical| checksum(seed(1, lane, logical), head(8, 0), 5, 0, b"12345678");
+        let of = |lane, logical| checksum_of(seed(1, lane, logical), &[5; 32]);
         assert_ne!(of(0, 0), of(0, 1));
         assert_ne!(of(0, 0), of(1, 0));
         assert_eq!(of(3, 4), of(3, 4));
