@@ -431,11 +431,16 @@ pub fn lose_files(bus: &Path) -> Outcome {
     Ok(())
 }
 
-/// Clears the place of a sequence, as a crash of the machine may.
+/// Where the claim of a log says which run of the machine it was used in.
+const RUN_AT: u64 = HEADER_BYTES + 8;
+
+/// Clears the place of a sequence, as a crash of the machine may; the run of the machine is another one then.
 pub fn lose_place(bus: &Path, sequence: u64) -> Outcome {
     use std::os::unix::fs::FileExt;
     let name = format!("places-{:012x}", sequence / PLACES);
     let file = std::fs::File::options().write(true).open(folder(bus).join(name))?;
     file.write_all_at(&[0; 8], HEADER_BYTES + sequence % PLACES * 8)?;
+    let claim = std::fs::File::options().write(true).open(folder(bus).join("claim"))?;
+    claim.write_all_at(&[0xA5; 8], RUN_AT)?;
     Ok(())
 }

@@ -222,7 +222,7 @@ const SCENARIOS: &[Scenario] = &[
         before: Before::Crashed,
         role: "log.open",
         count: 30,
-        focus: OPENING,
+        focus: &["claim.s", "checkpoint.", "recover."],
         ..PLAIN
     },
 ];
@@ -320,11 +320,12 @@ fn prepare(
         }
         Before::Crashed => {
             template.copy(path, books)?;
-            let mut publisher =
-                Process::spawn("log.publish", path, scenario.kind, 40, &Fate::Quiet);
+            // Not to its end: that puts everything on disk.
+            let fate = Fate::Kill("log.tail".into(), 40);
+            let mut publisher = Process::spawn("log.publish", path, scenario.kind, 60, &fate);
             follow(&mut publisher, books, &mut BTreeMap::new());
-            // A consumer was further than what is left.
-            open()?.cursor("ahead")?.commit(NEARLY + 40)?;
+            // And a consumer was further than what is left.
+            open()?.cursor("ahead")?.commit(NEARLY + 39)?;
             restart(path);
             log::lose_place(path, NEARLY + 12)?;
             books.cut(NEARLY + 12);
