@@ -55,7 +55,7 @@ impl Mark {
     }
 
     /// The bytes of a slot.
-    pub fn to_bytes(&self) -> [u8; Self::SLOT_BYTES] {
+    pub fn to_bytes(self) -> [u8; Self::SLOT_BYTES] {
         let mut bytes = [0; Self::SLOT_BYTES];
         let words = [self.number, self.next, self.rewound, self.time];
         for (at, word) in bytes.chunks_exact_mut(8).zip(words) {

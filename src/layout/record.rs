@@ -35,7 +35,8 @@ const KIND: u64 = 3;
 const NUMBER_MASK: u64 = (1 << 24) - 1;
 
 /// Numbers of records in a lane that differ by less than this differ in what the header says of them.
-pub const NUMBERS: u64 = NUMBER_MASK + 1;
+#[cfg(test)]
+const NUMBERS: u64 = NUMBER_MASK + 1;
 
 /// The first word of a record.
 #[inline]
@@ -49,7 +50,7 @@ pub fn payload_bytes(word: u64) -> Option<usize> {
     ((word >> 32) & 0xff == KIND).then_some(word as u32 as usize)
 }
 
-/// The number that a first word says, given one that is not more than [`NUMBERS`] below.
+/// The number that a first word says, given one that is not more than 2^24 below.
 pub fn number(word: u64, since: u64) -> u64 {
     since + ((word >> 40).wrapping_sub(since & NUMBER_MASK) & NUMBER_MASK)
 }

@@ -83,11 +83,10 @@ impl<T: Payload> Log<T> {
         let (mine, stored) = (T::schema()?, log.schema_bytes()?);
         let named = |typed| if typed { "Cap'n Proto messages" } else { "raw bytes" };
         match mine {
+            Some(mine) if log.is_typed() && mine == stored => {}
             Some(mine) if log.is_typed() => {
-                if mine != stored {
-                    let name = log.path().display().to_string();
-                    crate::message::check_schemas(&name, &stored, &mine)?;
-                }
+                let name = log.path().display().to_string();
+                crate::message::check_schemas(&name, &stored, &mine)?;
             }
             mine if mine.is_some() != log.is_typed() => {
                 let (found, wanted) = (named(log.is_typed()), named(mine.is_some()));

@@ -43,7 +43,10 @@ fn streams_are_read_in_their_order_and_all_events_in_theirs() {
         let last = store.read_stream(b"even").expect("sound").next_back().expect("there is one");
         assert_eq!(text(last.expect("sound")), "2998");
         assert_eq!(store.read_stream(b"none").expect("sound").len(), 0);
-        assert_eq!(store.read(3001).map(drop).unwrap_err().kind(), ErrorKind::OutOfRange);
+        assert_eq!(
+            store.read(3001).map(drop).expect_err("it is refused").kind(),
+            ErrorKind::OutOfRange
+        );
     }
     let mut live = one.subscribe(2999).expect("a free slot");
     assert_eq!(live.try_recv().expect("sound").expect("it is there").key(), b"odd");
@@ -114,14 +117,19 @@ fn a_store_says_what_it_cannot_do() {
     let logs = Logs::new("refused");
     let bus = Bus::anonymous().expect("there is memory");
     let volatile = bus.topic::<Raw>("volatile").open().expect("a fresh topic");
-    assert_eq!(EventStore::open(volatile).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(EventStore::open(volatile).expect_err("it is refused").kind(), ErrorKind::Invalid);
     let forgets = bus.topic::<Raw>("forgets").durable_at(logs.0.join("forgets"));
     let forgets = forgets.retain_bytes(1 << 30).open().expect("a fresh log");
-    let refused = EventStore::open(forgets).unwrap_err().to_string();
+    let refused = EventStore::open(forgets).expect_err("it is refused").to_string();
     assert!(refused.contains("retain_bytes"), "{refused}");
     let store = store(&topic(&logs, "events"));
     assert!(matches!(store.append(b"", b"event", Expected::Any), Err(AppendError::Store(_))));
-    assert!(store.load(b"key").map(drop).unwrap_err().to_string().contains("with_snapshots"));
+    assert!(store
+        .load(b"key")
+        .map(drop)
+        .expect_err("it is refused")
+        .to_string()
+        .contains("with_snapshots"));
 }
 
 #[test]

@@ -180,8 +180,8 @@ fn every_page_that_a_crash_loses_or_tears_costs_the_end_and_nothing_else() {
             assert!(recovery.checked <= (truth.len() - safe) as u64, "{recovery:?}");
             // What was cut off does not come back when others take its place.
             let mut publishers = lanes(&topic, 3);
-            for lane in 0..3 {
-                publish(&mut publishers[lane], &mut kept, &mut Dice::new(cases), 7);
+            for publisher in &mut publishers {
+                publish(publisher, &mut kept, &mut Dice::new(cases), 7);
             }
             assert_eq!(check(&topic, &kept), kept.len());
             drop((publishers, topic));

@@ -150,7 +150,7 @@ fn a_log_of_typed_messages_is_read_for_ever() {
         let mut publisher = topic.publisher().expect("there is a lane");
         for number in 0..COUNT {
             let mut loan = publisher.loan().expect("there is room");
-            loan.init_root().set_symbol(&format!("tick {number}"));
+            loan.init_root().set_symbol(format!("tick {number}"));
             loan.publish().expect("there is room");
         }
         drop((publisher, topic));

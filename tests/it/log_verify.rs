@@ -69,7 +69,7 @@ fn each_damage_is_named_by_message_and_file() {
     let word = 4096 + 50 * 8;
     let other = receipts[52];
     assert_eq!(other.lane, receipt.lane);
-    let another = 1u64 << 63 | u64::from(other.lane) << 56 | other.position / 8;
+    let another = 1u64 << 63 | u64::from(other.lane) << 56 | (other.position / 8);
     let cases: [(&str, u64, Vec<u8>, &[(u64, Damage)], &str); 5] = [
         (&name, at + 40, vec![0xaa], &[(50, Damage::Checksum)], &name),
         (&name, at + 4, vec![0xff], &[(50, Damage::Record)], &name),
