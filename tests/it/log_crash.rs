@@ -147,7 +147,7 @@ fn every_page(history: &History, mut visit: impl FnMut(String, Files)) {
         show("alone new", &|n, p| if is_it(n, p) { last } else { first });
         show("all before it new", &|n, p| if order(n, p) < at { last } else { first });
         show("all behind it new", &|n, p| if order(n, p) > at { last } else { first });
-        for sectors in 1..8 {
+        for sectors in [1, 2, 4, 7] {
             let torn = Choice::Torn(history.last() - 1, sectors);
             show("torn", &|n, p| if is_it(n, p) { torn } else { last });
         }
@@ -167,12 +167,12 @@ fn every_page(history: &History, mut visit: impl FnMut(String, Files)) {
 
 #[test]
 fn every_page_that_a_crash_loses_or_tears_costs_the_end_and_nothing_else() {
-    for (seed, lanes_max) in [(1, 1), (2, 2), (3, 3)] {
+    for (seed, lanes_max) in [(2, 2), (3, 3)] {
         let rig = Rig::new(&format!("pages-{lanes_max}"), SyncPolicy::None);
         let (mut dice, mut truth, mut cases) = (Dice::new(seed), Truth::new(), 0);
         rig.run(&mut truth, lanes_max, &mut dice, 0);
         let safe = truth.len();
-        let history = rig.run_for(6, &mut truth, lanes_max, &mut dice, 1);
+        let history = rig.run_for(4, &mut truth, lanes_max, &mut dice, 1);
         every_page(&history, |what, image| {
             let _case = Case(format!("seed {seed}, {what}"));
             let mut kept = truth.clone();
@@ -188,7 +188,7 @@ fn every_page_that_a_crash_loses_or_tears_costs_the_end_and_nothing_else() {
             judge(&rig.image, rig.sync, &mut kept.clone(), kept.len());
             cases += 1;
         });
-        assert!(cases > 80, "{cases} crashes are few");
+        assert!(cases > 40, "{cases} crashes are few");
     }
 }
 

@@ -151,7 +151,8 @@ impl History {
             }
             let pages = self.0.iter().filter_map(|it| it.get(name)).map(|it| it.len.div_ceil(PAGE));
             for page in 0..pages.max().unwrap_or(0) {
-                let of = |at: usize| self.0[at].get(name).map(|it| it.pages.get(&page));
+                // Zeroes are what a page has that was never written.
+                let of = |at: usize| self.0[at].get(name).and_then(|it| it.pages.get(&page));
                 if (1..self.0.len()).any(|at| of(at) != of(0)) {
                     changed.push((name.clone(), page));
                 }
