@@ -37,8 +37,15 @@ fn latest_of(piece: &Piece, sequence: u64) -> Option<u64> {
     (latest != 0).then_some(latest)
 }
 
+/// The earliest and the latest time of a block, if they are known.
+pub fn summary_of(piece: &Piece, sequence: u64) -> Option<(u64, u64)> {
+    let latest = latest_of(piece, sequence)?;
+    // Relaxed: behind the TIMES edge.
+    Some((piece.region().word(summary_at(sequence)).load(Relaxed), latest))
+}
+
 /// The latest time of all records before a piece, if it is known.
-fn latest_before(piece: &Piece) -> Option<u64> {
+pub fn latest_before(piece: &Piece) -> Option<u64> {
     // Relaxed: a number by itself.
     let latest = piece.region().word(LATEST_BEFORE_AT).load(Relaxed);
     (latest != 0).then_some(latest)

@@ -5,7 +5,7 @@
 use crate::error::Result;
 use crate::layout::cursor::PREFIX;
 use crate::layout::frame::PROLOGUE;
-use crate::layout::log::{places_file, segment_file, Checkpoint};
+use crate::layout::log::{places_file, segment_file, Checkpoint, SUMMARY_PLACES};
 use crate::layout::order::Place;
 use crate::layout::record;
 use crate::limits::PLACES;
@@ -15,7 +15,7 @@ use crate::log::outcome::Damage;
 use crate::log::reader::Log;
 use crate::log::report::{DamagedRecord, VerifyReport};
 use crate::log::source::Source;
-use crate::log::{checkpoint, claim, cursor, cut};
+use crate::log::{checkpoint, claim, cursor, cut, times};
 use crate::shm::map::Access;
 use crate::topic::payload::Payload;
 
@@ -33,6 +33,15 @@ struct Stand {
     least: u64,
 }
 
+/// The times of the messages of a block and of a piece of the order, as far as all of them are sound.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// The earliest and the latest one of the block.
+    block: Option<(u64, u64)>,
+    /// The latest one of the piece, and of all before it.
+    piece: Option<u64>,
+}
+
 /// A look through a log.
 struct Look<'a> {
     source: &'a Source,
@@ -41,6 +50,7 @@ struct Look<'a> {
     stands: Vec<Stand>,
     /// The first damaged message behind the checkpoint.
     behind: Option<u64>,
+    times: Times,
     report: VerifyReport,
 }
 
@@ -89,8 +99,8 @@ impl<T: Payload> Log<T> {
         report.first = source.first()?.min(next);
         report.checkpoint_next = known.next;
         let stands = vec![Stand::default(); files.shape.publishers_max as usize];
-        let (cache, behind) = (Cache::new(), None);
-        let mut look = Look { source, cache, known, stands, behind, report };
+        let (cache, behind, times) = (Cache::new(), None, Times::default());
+        let mut look = Look { source, cache, known, stands, behind, times, report };
         look.at_files(&listing);
         look.at_messages(&mut progress)?;
         look.at_checkpoint();
@@ -103,6 +113,13 @@ impl<T: Payload> Log<T> {
         }
         progress(next - report.first, next - report.first);
         Ok(report)
+    }
+}
+
+impl Times {
+    fn note(&mut self, time: u64) {
+        self.block = self.block.map(|(least, most)| (least.min(time), most.max(time)));
+        self.piece = self.piece.map(|latest| latest.max(time));
     }
 }
 
@@ -178,13 +195,21 @@ impl Look<'_> {
             if sequence == self.known.next {
                 self.compare_with_checkpoint();
             }
+            if sequence.is_multiple_of(SUMMARY_PLACES) {
+                self.begin_block(sequence);
+            }
             match self.at_message(sequence) {
-                Ok(()) => self.report.sound += 1,
+                Ok(time) => {
+                    self.report.sound += 1;
+                    self.report.note_time(time);
+                    self.times.note(time);
+                }
                 Err((place, damage)) => {
                     let kept = self.source.first()?;
                     if kept > sequence {
                         // Deleted meanwhile, with all before it.
                         self.stands.fill(Stand::default());
+                        self.times = Times::default();
                         self.report.deleted += kept.min(next) - sequence;
                         sequence = kept;
                         continue;
@@ -193,6 +218,9 @@ impl Look<'_> {
                 }
             }
             sequence += 1;
+            if sequence.is_multiple_of(SUMMARY_PLACES) {
+                self.end_block(sequence - 1);
+            }
         }
         if next == self.known.next {
             self.compare_with_checkpoint();
@@ -200,8 +228,46 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Looks at a message. What is wrong with it, and the place that it has.
-    fn at_message(&mut self, sequence: u64) -> Result<(), (Option<Place>, Damage)> {
+    /// Looks at what a piece says of the times before it, if `sequence` is its first one.
+    fn begin_block(&mut self, sequence: u64) {
+        self.times.block = Some((u64::MAX, 0));
+        if !sequence.is_multiple_of(PLACES) {
+            return;
+        }
+        let Ok(Some(piece)) = self.source.piece(sequence / PLACES) else {
+            self.times.piece = None;
+            return;
+        };
+        let told = times::latest_before(&piece);
+        match (told, self.times.piece) {
+            (Some(told), Some(latest)) if told != latest => {
+                let file = places_file(sequence / PLACES);
+                let what =
+                    format!("it says that the latest time before it is {told}, not {latest}");
+                self.report.note_file(file, what);
+            }
+            // What was deleted is known from here only.
+            (told, None) => self.times.piece = told.or((sequence == 0).then_some(0)),
+            _ => {}
+        }
+    }
+
+    /// Compares the times of a block of messages, of which `last` is the last one, with its summary.
+    fn end_block(&mut self, last: u64) {
+        let Some(found) = self.times.block else { return };
+        let Ok(Some(piece)) = self.source.piece(last / PLACES) else { return };
+        if let Some(told) = times::summary_of(&piece, last).filter(|told| *told != found) {
+            let what = format!(
+                "it says that the times of the messages up to {last} are from {} to {}, and they \
+                 are from {} to {}",
+                told.0, told.1, found.0, found.1
+            );
+            self.report.note_file(places_file(last / PLACES), what);
+        }
+    }
+
+    /// Looks at a message. Its time, or what is wrong with it, and the place that it has.
+    fn at_message(&mut self, sequence: u64) -> Result<u64, (Option<Place>, Damage)> {
         let source = self.source;
         let damage = |miss| match miss {
             Miss::Damaged(damage) => damage,
@@ -242,18 +308,18 @@ impl Look<'_> {
         let end = logical * bytes + found.end() as u64;
         self.stands[place.lane] = Stand { end: Some(end), number: Some(number + 1), least: end };
         let time = lane.record_time(at);
-        self.report.note_time(time);
         let report = self.report.lanes.entry(place.lane as u32).or_default();
         report.messages += 1;
         report.payload_bytes += found.len as u64;
         report.record_bytes += found.bytes() as u64;
-        Ok(())
+        Ok(time)
     }
 
     /// Notes a damage. What follows in its lane may be anywhere ahead.
     fn damaged(&mut self, sequence: u64, place: Option<Place>, damage: Damage) {
         let lanes = self.stands.len();
         let bytes = self.files().shape.segment_bytes;
+        self.times = Times::default();
         let known = place.filter(|place| place.lane < lanes);
         match known {
             Some(place) => self.stands[place.lane].end = None,
