@@ -214,10 +214,12 @@ impl Work {
     /// Makes and touches what is wanted.
     fn prepare(&mut self) {
         self.prepare_pieces();
-        for index in 0..self.lanes.len() {
-            let kept = &self.lanes[index];
-            let (desk, files) = (kept.desk.clone(), self.files.clone());
-            if let Some(segment) = kept.segments.last().cloned() {
+        let of = |kept: &Kept| (kept.desk.clone(), kept.segments.last().cloned());
+        // Between the parts of the work lanes come and go.
+        let lanes: Vec<_> = self.lanes.iter().map(of).collect();
+        for (desk, segment) in lanes {
+            let files = self.files.clone();
+            if let Some(segment) = segment {
                 // The next one is wanted when a part of this one is full: the rest of it is as urgent.
                 let alarm = alarm_of(files.shape.segment_bytes);
                 if desk.is_wanting() {
