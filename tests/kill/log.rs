@@ -1,8 +1,8 @@
 //! A durable topic: what its processes do until they are killed, and the books of what they did.
 //!
 //! A role says `try <lane> <number>` before it publishes and `has <lane> <number> <sequence>` once that is committed.
-//! The books are held against the log itself: every record once, whole, in the order of its lane, under the sequence that
-//! its publisher was told, with no gap.
+//! The books are held against the log itself: every record once, whole, in the order of its lane, under the sequence
+//! that its publisher was told, with no gap.
 
 use crate::content;
 use crate::process::say;
