@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::time::Duration;
 use windlass::schemas::tick_capnp::tick;
 use windlass::{
-    Bus, PublishError, Publisher, Raw, RecvError, Start, Subscriber, Topic, TopicBuilder, View,
-    Wait,
+    Append, Bus, PublishError, Publisher, Raw, RecvError, Start, Subscriber, Topic, TopicBuilder,
+    View, Wait,
 };
 
 struct Counting;
@@ -279,6 +279,30 @@ fn refusals_and_losses_allocate_nothing() {
         assert!(lagged > 0);
     });
     assert_eq!(count, 0, "overtaken");
+}
+
+#[test]
+fn a_durable_topic_allocates_nothing_within_a_segment() {
+    let folder = std::env::temp_dir().join(format!("windlass-alloc-{}", std::process::id()));
+    let bus = Bus::anonymous().expect("there is memory for a bus");
+    let topic = bus.topic::<Raw>("durable").durable_at(&folder).create().expect("it is new");
+    let mut subscriber = topic.subscriber(Start::Latest).expect("there is a slot");
+    let mut publisher = topic.publisher().expect("there is a lane");
+    let log = topic.log().expect("it is durable");
+    let key = Append::new().key(b"key");
+    let mut round = |at: u64| {
+        publisher.append(&[7; 100], &key).expect("there is room");
+        publisher.publish(&[8; 50]).expect("there is room");
+        let kept = next(&mut subscriber).pin();
+        assert_eq!(
+            (kept.as_bytes(), kept.key(), next(&mut subscriber).bytes().len()),
+            (&[7; 100][..], &b"key"[..], 50)
+        );
+        assert_eq!(log.get(at).expect("it is there").as_bytes(), kept.as_bytes());
+    };
+    round(0);
+    assert_eq!(allocations(|| (1..ROUNDS as u64).for_each(|at| round(2 * at))), 0);
+    std::fs::remove_dir_all(folder).expect("nobody else removes it");
 }
 
 #[test]

@@ -21,6 +21,8 @@ mod jobs;
 mod log;
 #[path = "kill/log_matrix.rs"]
 mod log_matrix;
+#[path = "kill/log_random.rs"]
+mod log_random;
 #[path = "kill/matrix.rs"]
 mod matrix;
 #[path = "kill/place.rs"]
@@ -73,6 +75,12 @@ fn whoever_is_killed_at_any_instant_leaves_nothing_and_takes_nothing() -> windla
 fn whoever_is_killed_or_stopped_at_a_durable_topic_loses_nothing_and_holds_nobody_up() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     log_matrix::run().expect("the survivors meet no error");
+}
+
+#[test]
+fn whoever_is_killed_at_any_instant_at_a_durable_topic_takes_nothing_with_them() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    log_random::run().expect("the survivors meet no error");
 }
 
 #[test]

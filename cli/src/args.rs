@@ -307,6 +307,10 @@ pub enum BenchCommand {
     Call(BenchArguments),
     /// Messages a second through channels, and handing one over, beside a ring of threads
     Channel(BenchArguments),
+    /// Records a second appended to a log, and what an append takes, beside a bare mapped file and others
+    Append(DiskBenchArguments),
+    /// Records a second read from a log, seeking in it and opening it, beside a bare mapped file and others
+    Replay(ReplayBenchArguments),
 }
 
 const BENCH_EXAMPLES: &str = "\
@@ -333,6 +337,26 @@ pub struct BenchArguments {
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a benchmark of files on a disk is run.
+#[derive(Debug, Args)]
+pub struct DiskBenchArguments {
+    #[command(flatten)]
+    pub bench: BenchArguments,
+    /// Where to make the files [default: the folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `windlass bench replay`.
+#[derive(Debug, Args)]
+pub struct ReplayBenchArguments {
+    #[command(flatten)]
+    pub disk: DiskBenchArguments,
+    /// How large a log is opened cold, in GiB [default: the one that is read, a third of one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub gib: Option<u32>,
 }
 
 fn two_cores(text: &str) -> Result<(usize, usize), String> {

@@ -87,6 +87,7 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn benchmark(command: BenchCommand) -> ExitCode {
+    let (mut directory, mut gib) = (None, None);
     let (bench, arguments) = match command {
         BenchCommand::Latency(arguments) => (Bench::Latency, arguments),
         BenchCommand::Throughput(arguments) => (Bench::Throughput, arguments),
@@ -94,9 +95,20 @@ fn benchmark(command: BenchCommand) -> ExitCode {
         BenchCommand::Queue(arguments) => (Bench::Queue, arguments),
         BenchCommand::Call(arguments) => (Bench::Call, arguments),
         BenchCommand::Channel(arguments) => (Bench::Channel, arguments),
+        BenchCommand::Append(arguments) => {
+            directory = arguments.dir;
+            (Bench::Append, arguments.bench)
+        }
+        BenchCommand::Replay(arguments) => {
+            (directory, gib) = (arguments.disk.dir, arguments.gib);
+            (Bench::Replay, arguments.disk.bench)
+        }
     };
     let BenchArguments { cores, repetitions, quick, baselines, json } = arguments;
-    bench::run(bench, &bench::Options { cores, repetitions, quick, baselines, json })
+    bench::run(
+        bench,
+        &bench::Options { cores, repetitions, quick, baselines, json, directory, gib },
+    )
 }
 
 /// Shows what clap has to say: help and version are a success, the rest is wrong usage.

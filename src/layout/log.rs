@@ -230,7 +230,7 @@ impl Checkpoint {
     pub const SLOT_BYTES: usize = SLOT_WORDS * 8;
 
     /// The bytes of a slot, checksum last.
-    pub fn to_bytes(&self) -> [u8; Self::SLOT_BYTES] {
+    pub fn to_bytes(self) -> [u8; Self::SLOT_BYTES] {
         let mut words = [0; SLOT_WORDS];
         words[..4].copy_from_slice(&[self.number, self.next, self.floor, self.cut]);
         let lanes = self.ends.len();

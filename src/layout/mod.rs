@@ -7,6 +7,7 @@ pub mod channel;
 pub mod chunk;
 #[cfg(not(windlass_loom))]
 pub(crate) mod control;
+pub mod crc;
 #[cfg(not(windlass_loom))]
 pub(crate) mod cursor;
 pub mod entry;

@@ -16,6 +16,7 @@
 //!
 //! A record says nothing about being committed: the order of the log does.
 
+use crate::layout::crc;
 use crate::layout::frame::WORD;
 
 /// Bytes of the header of a record.
@@ -50,7 +51,7 @@ pub fn payload_bytes(word: u64) -> Option<usize> {
 
 /// The number that a first word says, given one that is not more than [`NUMBERS`] below.
 pub fn number(word: u64, since: u64) -> u64 {
-    since + (((word >> 40) - (since & NUMBER_MASK)) & NUMBER_MASK)
+    since + ((word >> 40).wrapping_sub(since & NUMBER_MASK) & NUMBER_MASK)
 }
 
 /// Whether a first word says the number of record `number` of its lane.
@@ -86,25 +87,22 @@ pub fn record_bytes(len: usize, key_bytes: usize) -> usize {
 pub fn seed(identity: u64, lane: usize, logical: u64) -> u32 {
     let mut crc = 0;
     for word in [identity, lane as u64, logical] {
-        crc = crc32c::crc32c_append(crc, &word.to_le_bytes());
+        crc = crc::append(crc, &word.to_le_bytes());
     }
     crc
 }
 
-/// The checksum of a record whose first two words are given, with `body` being payload and key with their zeroes.
-#[inline]
-pub fn checksum(seed: u32, head: u64, time: u64, key_bytes: usize, body: &[u8]) -> u32 {
-    let mut words = [0; HEADER];
-    words[..8].copy_from_slice(&head.to_le_bytes());
-    words[8..16].copy_from_slice(&time.to_le_bytes());
-    words[16..].copy_from_slice(&check_word(0, key_bytes).to_le_bytes());
-    crc32c::crc32c_append(crc32c::crc32c_append(seed, &words), body)
-}
-
-/// The same of a record that lies there with zero in the place of the checksum.
+/// The checksum of a record that lies there with zero in the place of the checksum: the record is all that it is
+/// made of, behind the seed.
 #[inline]
 pub fn checksum_of(seed: u32, record: &[u8]) -> u32 {
-    crc32c::crc32c_append(seed, record)
+    crc::append(seed, record)
+}
+
+/// The same of one with its checksum in place.
+#[inline]
+pub fn checksum_of_sealed(seed: u32, record: &[u8]) -> u32 {
+    crc::append_but_half_a_word(seed, record, CHECK_AT)
 }
 
 #[cfg(test)]
@@ -128,8 +126,19 @@ mod tests {
     }
 
     #[test]
+    fn a_checksum_is_the_same_before_and_after_it_is_put_in_place() {
+        for bytes in (24..2000).step_by(8) {
+            let mut record: Vec<u8> = (0..bytes as u32).map(|at| (at * at % 251) as u8).collect();
+            record[CHECK_AT..CHECK_AT + 4].fill(0);
+            let crc = checksum_of(7, &record);
+            record[CHECK_AT..CHECK_AT + 4].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(checksum_of_sealed(7, &record), crc, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn a_checksum_belongs_to_one_place() {
-        let of = |lane, logical| checksum(seed(1, lane, logical), head(8, 0), 5, 0, b"12345678");
+        let of = |lane, logical| checksum_of(seed(1, lane, logical), &[5; 32]);
         assert_ne!(of(0, 0), of(0, 1));
         assert_ne!(of(0, 0), of(1, 0));
         assert_eq!(of(3, 4), of(3, 4));

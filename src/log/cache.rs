@@ -132,6 +132,11 @@ impl Cache {
         self.pieces.entries[self.piece].2.read(sequence).ok_or(Miss::Untaken)
     }
 
+    /// The piece that was used last. There is one once a place was found.
+    pub fn piece(&self) -> Option<&Piece> {
+        self.pieces.entries.get(self.piece).map(|entry| &entry.2)
+    }
+
     #[cold]
     fn turn_to(&mut self, source: &Source, number: u64) -> Result<usize, Miss> {
         if let Some(at) = self.pieces.find(number) {

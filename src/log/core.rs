@@ -1,9 +1,10 @@
 //! What all handles of a durable topic share within a process.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::frame::PROLOGUE;
+use crate::layout::frame::{PROLOGUE, WORD};
 use crate::layout::record;
 use crate::limits::PLACES;
+use crate::log::checkpoint;
 use crate::log::claim::{Claim, Found};
 use crate::log::files::{LogFiles, Segment};
 use crate::log::keeper::Keeper;
@@ -87,6 +88,8 @@ impl LogCore {
         let Some(mapped) = self.files.segment(lane, logical, Access::Read)? else {
             return Ok(None);
         };
+        // What was deleted takes room on the disk for as long as it is mapped.
+        kept.retain(Segment::has_name);
         kept.truncate(KEPT_SEGMENTS - 1);
         kept.push_front(mapped.clone());
         Ok(Some(mapped))
@@ -131,8 +134,15 @@ impl LogCore {
             let what = format!("{}: lane {lane}", self.files.folder);
             Error::corrupt(what, "what its last publisher was about to do", "not so", "a record")
         };
+        if !intent.position.is_multiple_of(WORD as u64) {
+            return Err(damaged());
+        }
         let piece = match intent.sequence {
-            Some(sequence) => self.piece(sequence / PLACES)?,
+            // The place may be deleted by now. Before that a checkpoint says where the lane ends.
+            Some(sequence) => match self.piece(sequence / PLACES)? {
+                None => return self.noted_end_of(lane, sequence)?.ok_or_else(damaged),
+                found => found,
+            },
             None => None,
         };
         let committed = intent.is_committed(lane, piece.as_ref()).map_err(|_| damaged())?;
@@ -150,6 +160,16 @@ impl LogCore {
         // Whoever died between its place and the tail left the tail below it.
         let after = self.head.tail().max(intent.sequence.map_or(0, |sequence| sequence + 1));
         Ok(LaneEnd { logical, tail: record.end(), number: number + 1, after })
+    }
+
+    /// Where a lane ends all of whose records are at or below `sequence`, as the checkpoint says, if it says so.
+    fn noted_end_of(&self, lane: usize, sequence: u64) -> Result<Option<LaneEnd>> {
+        let noted = checkpoint::read(&self.files)?;
+        let (bytes, end) = (self.files.shape.segment_bytes, noted.ends[lane]);
+        let (logical, at) = (end / bytes, (end % bytes) as usize);
+        let (tail, number, after) = (at.max(PROLOGUE), noted.numbers[lane], self.head.tail());
+        let says = noted.next > sequence && at.is_multiple_of(WORD);
+        Ok(says.then_some(LaneEnd { logical, tail, number, after }))
     }
 
     /// What is said of a sequence that is not there.

@@ -18,6 +18,7 @@ use crate::shm::place::Region;
 use crate::sync::Ordering::Relaxed;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 /// An open log.
@@ -63,6 +64,11 @@ impl Segment {
     /// Whether it was begun: what it says of earlier segments is true then.
     pub fn is_begun(&self) -> bool {
         self.lane.is_begun(self.logical)
+    }
+
+    /// Whether its file is still in its folder.
+    pub fn has_name(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.nlink() > 0)
     }
 
     /// The mapping of the whole file.

@@ -2,7 +2,7 @@
 //! pieces of the order ahead, puts on disk what was written, writes checkpoints, and deletes what is not to be kept.
 //!
 //! There is one for each log that a process publishes on. It begins with the first publisher and ends, with everything
-//! on disk and a checkpoint of it, when the last handle of the process goes. It holds no claim and no lease, and nothing
+//! on disk and a checkpoint of it, when the last handle of the process goes. It holds no claim and no lease. Nothing
 //! waits for it: what is not prepared a publisher makes itself, a bit later than it would have been there.
 //!
 //! # If a process dies
@@ -146,6 +146,8 @@ struct Kept {
     desk: Arc<Desk>,
     /// The segment that is written, and the one before it, so that the publisher is not the last to have it mapped.
     segments: Vec<Segment>,
+    /// The segment whose first part was touched.
+    touched: Option<u64>,
 }
 
 /// What the thread has.
@@ -174,10 +176,10 @@ impl Work {
     fn run(&mut self) {
         loop {
             let has_ended = self.look();
-            self.prepare();
             if has_ended {
                 break;
             }
+            self.prepare();
             self.sync_if_due();
             match self.due() {
                 Some(left) => std::thread::park_timeout(left),
@@ -199,7 +201,7 @@ impl Work {
         self.has_rolled |= self.lanes.len() < left;
         for desk in desks {
             if !self.lanes.iter().any(|kept| Arc::ptr_eq(&kept.desk, &desk)) {
-                self.lanes.push(Kept { desk, segments: Vec::new() });
+                self.lanes.push(Kept { desk, segments: Vec::new(), touched: None });
             }
         }
         for kept in &mut self.lanes {
@@ -214,17 +216,24 @@ impl Work {
     /// Makes and touches what is wanted.
     fn prepare(&mut self) {
         self.prepare_pieces();
-        for index in 0..self.lanes.len() {
-            let kept = &self.lanes[index];
-            let (desk, files) = (kept.desk.clone(), self.files.clone());
-            if let Some(segment) = kept.segments.last().cloned() {
+        let of = |kept: &mut Kept| {
+            let segment = kept.segments.last().cloned();
+            let logical = segment.as_ref().map(|segment| segment.logical);
+            let is_new = std::mem::replace(&mut kept.touched, logical) != logical;
+            (kept.desk.clone(), segment, is_new)
+        };
+        // Between the parts of the work lanes come and go.
+        let lanes: Vec<_> = self.lanes.iter_mut().map(of).collect();
+        for (desk, segment, is_new) in lanes {
+            let files = self.files.clone();
+            if let Some(segment) = segment {
                 // The next one is wanted when a part of this one is full: the rest of it is as urgent.
                 let alarm = alarm_of(files.shape.segment_bytes);
+                let urgent = &mut || self.attend_to_urgent();
                 if desk.is_wanting() {
-                    prepare::touch(&segment, alarm, usize::MAX, &mut || self.attend_to_urgent());
-                } else if self.head.reached(desk.lane).0 % files.shape.segment_bytes < alarm as u64
-                {
-                    prepare::touch(&segment, 0, alarm, &mut || self.attend_to_urgent());
+                    prepare::touch(&segment, alarm, usize::MAX, urgent);
+                } else if is_new {
+                    prepare::touch(&segment, 0, alarm, urgent);
                 }
             }
             let Some(logical) = desk.wanted() else { continue };

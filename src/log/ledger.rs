@@ -10,7 +10,7 @@
 //! whoever waits for it puts it on disk in its stead.
 
 use crate::error::{Error, Result};
-use crate::layout::log::Checkpoint;
+use crate::layout::log::{segment_file, Checkpoint};
 use crate::layout::order::Place;
 use crate::limits::{HEADER_BYTES, PLACES};
 use crate::log::checkpoint;
@@ -147,7 +147,7 @@ impl Ledger {
     }
 
     fn damaged(&self, lane: usize, logical: u64, found: &str, expected: &str) -> Error {
-        let name = crate::layout::log::segment_file(lane, logical);
+        let name = segment_file(lane, logical);
         Error::corrupt(format!("{}/{name}", self.files.folder), "a record", found, expected)
     }
 
@@ -174,6 +174,11 @@ impl Ledger {
             return Ok(());
         }
         for logical in from / bytes..=to / bytes {
+            // All that was in the segment in which the lane ended before may be below the floor by now.
+            let may_be_deleted = logical == from / bytes && logical < to / bytes;
+            if may_be_deleted && !self.files.folder.exists(&segment_file(lane, logical))? {
+                continue;
+            }
             let segment = self.segment(lane, logical)?;
             let begin = from.saturating_sub(logical * bytes) as usize;
             // The header page says what is in earlier segments.

@@ -63,11 +63,6 @@ impl Pen {
         Ok((pen, writer))
     }
 
-    /// The log.
-    pub fn log(&self) -> &Arc<LogCore> {
-        &self.log
-    }
-
     /// Goes on in the next segment.
     #[cold]
     pub fn roll(&mut self, writer: &mut Writer) -> Result<(), PublishError> {

@@ -147,7 +147,8 @@ impl<T: Payload> Log<T> {
         let mut cache = self.cache.borrow_mut();
         let (at, record) = cache.record(&self.source, sequence, self.checked)?;
         let mapped = cache.mapped(at);
-        Ok(View::of_record(&mapped.hold, &record, sequence, mapped.logical))
+        let position = mapped.hold.lane().position(mapped.logical, record.at);
+        Ok(View::of_record(&mapped.hold, &record, sequence, position))
     }
 
     #[cold]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// A message of a log, read where it lies, for as long as the [`Scan`](crate::Scan) that lends it stays there.
 pub struct Record<'a, T: Payload> {
     hold: &'a Arc<Hold>,
-    logical: u64,
+    position: u64,
     found: Found,
     sequence: u64,
     opened: T::Opened<'a>,
@@ -19,8 +19,8 @@ pub struct Record<'a, T: Payload> {
 
 impl<'a, T: Payload> Record<'a, T> {
     #[inline]
-    pub(super) fn new(hold: &'a Arc<Hold>, logical: u64, found: Found, sequence: u64) -> Self {
-        Self { hold, logical, found, sequence, opened: T::Opened::default() }
+    pub(super) fn new(hold: &'a Arc<Hold>, position: u64, found: Found, sequence: u64) -> Self {
+        Self { hold, position, found, sequence, opened: T::Opened::default() }
     }
 
     /// The payload.
@@ -55,7 +55,7 @@ impl<'a, T: Payload> Record<'a, T> {
 
     /// Byte offset of the record in its lane since the lane's birth.
     pub fn position(&self) -> u64 {
-        self.hold.lane().position(self.logical, self.found.at)
+        self.position
     }
 
     /// Whether the files of the log are still whole; see [`View::is_intact`].
@@ -65,7 +65,7 @@ impl<'a, T: Payload> Record<'a, T> {
 
     /// Keeps the message: an owned view. Nothing is copied or allocated.
     pub fn pin(&self) -> View<T> {
-        View::of_record(self.hold, &self.found, self.sequence, self.logical)
+        View::of_record(self.hold, &self.found, self.sequence, self.position)
     }
 }
 

@@ -122,6 +122,8 @@ impl Summaries {
         while self.next + SUMMARY_PLACES <= end {
             let at = self.next;
             if self.piece.as_ref().is_none_or(|piece| !piece.covers(at)) {
+                // Nothing that is deleted meanwhile is kept for long.
+                self.cache = Cache::new();
                 let files = self.source.files();
                 self.piece = files.piece(at / PLACES, Access::Write)?.map(|(piece, _)| piece);
             }

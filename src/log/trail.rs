@@ -16,13 +16,20 @@ pub struct Trail {
     pub next: Cell<u64>,
     /// Messages below this sequence may come from a disk: their checksums are looked at.
     pub checked_below: u64,
+    /// Places below this one were taken when the cursor was made: where there is nothing, something is gone.
+    taken_below: u64,
 }
 
 impl Trail {
-    /// A cursor at `next`. What is there by now, below `checked_below`, is checked.
-    pub fn new(log: Arc<LogCore>, next: u64, checked_below: u64) -> Self {
-        let checked_below = if log.files.shape.checksums { checked_below } else { 0 };
-        Self { log, piece: None, next: Cell::new(next), checked_below }
+    /// A cursor at `next`. What is there by now, below `taken_below`, is checked.
+    pub fn new(log: Arc<LogCore>, next: u64, taken_below: u64) -> Self {
+        let checked_below = if log.files.shape.checksums { taken_below } else { 0 };
+        Self { log, piece: None, next: Cell::new(next), checked_below, taken_below }
+    }
+
+    /// Whether nothing at the next place can only be damage.
+    pub fn is_taken(&self) -> bool {
+        self.next.get() < self.taken_below
     }
 
     /// The place that is next, if it is taken and in the piece that is mapped.

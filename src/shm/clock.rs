@@ -5,8 +5,8 @@
 //! that it saw between the last two looks. So it is never off by more than what its last look was, well below a
 //! microsecond, plus what the clock of the machine was set by since, which it notices at the next look.
 //!
-//! The counter is used only where the kernel itself keeps time by it, which means that the kernel found it to run at one
-//! rate, in all sleeping states, and to be the same on all processors. Elsewhere every reading asks the clock.
+//! The counter is used only where the kernel itself keeps time by it, which means that the kernel found it to run at
+//! one rate, in all sleeping states, and to be the same on all processors. Elsewhere every reading asks the clock.
 
 #![allow(unsafe_code)]
 

@@ -1,6 +1,7 @@
 //! How a subscriber gets from segment to segment and from lane to lane, and what it missed on the way.
 
 use crate::error::ErrorKind;
+use crate::log::trail::Trail;
 use crate::ring::lane::Corrupt;
 use crate::ring::order::{Found as Placed, TAIL_MAX};
 use crate::ring::reader::{Entered, Poll, Reader};
@@ -141,6 +142,7 @@ impl<T: Payload> Subscriber<T> {
     /// From time to time while there is nothing to read, or `now`: whether that can be.
     pub(super) fn check_wait(&mut self, now: bool) -> Result<(), RecvError> {
         self.vain = self.vain.wrapping_add(1);
+        let now = now || self.trail.as_ref().is_some_and(Trail::is_taken);
         if !now && !self.vain.is_multiple_of(LOOKS_PER_CHECK) {
             return Ok(());
         }

@@ -152,10 +152,9 @@ impl<T: Payload> View<T> {
         hold: &Arc<Hold>,
         record: &Record,
         sequence: u64,
-        logical: u64,
+        position: u64,
     ) -> Self {
-        let (offset, position) =
-            (hold.lane.payload_of(record), hold.lane.position(logical, record.at));
+        let offset = hold.lane.payload_of(record);
         let spot = Spot { offset, len: record.len, sequence, lane_sequence: 0, position };
         Self::new(Pinned { hold: hold.clone(), physical: 0 }, spot)
     }

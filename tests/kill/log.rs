@@ -36,13 +36,18 @@ pub fn folder(bus: &Path) -> PathBuf {
     bus.with_file_name("log")
 }
 
-/// The options of a durable topic; `kind` is `durable`, `durable-each`, or `durable-large`.
+/// The options of a durable topic; `kind` is `durable`, `durable-each`, `durable-large`, or
+/// `durable-kept`, of which only the newest messages are kept.
 pub fn options(bus: &Bus, path: &Path, kind: &str) -> TopicBuilder<Raw> {
     let topic = bus.topic::<Raw>(TOPIC).durable_at(folder(path));
     let topic = topic.publishers_max(LANES).subscribers_max(12);
     match kind {
         "durable-each" => topic.segment_bytes(role::SEGMENT_BYTES).sync(SyncPolicy::Each),
         "durable-large" => topic.segment_bytes(8 << 20),
+        "durable-kept" => {
+            let topic = topic.segment_bytes(1 << 14).retain_bytes(1 << 16);
+            topic.sync(SyncPolicy::Every(Duration::from_millis(2)))
+        }
         _ => topic.segment_bytes(role::SEGMENT_BYTES),
     }
 }
@@ -59,6 +64,7 @@ pub fn play(path: &Path, role: &str, kind: &str, count: u64) -> Outcome {
     match role {
         "log.publish" => publish(&topic, count),
         "log.contend" => contend(&topic, count),
+        "log.cursor" => consume(&topic, count),
         "log.open" => {
             publish(&topic, count)?;
             follow(&mut topic.subscriber(Start::Last(5))?, 5)
@@ -138,6 +144,23 @@ fn contend(topic: &Topic<Raw>, count: u64) -> Outcome {
     Ok(())
 }
 
+/// The name of a cursor.
+const CURSOR: &str = "billing";
+
+/// Moves a cursor on by one, again and again.
+fn consume(topic: &Topic<Raw>, count: u64) -> Outcome {
+    drop(topic.cursor("spare")?);
+    topic.remove_cursor("spare")?;
+    let mut cursor = topic.cursor(CURSOR)?;
+    for _ in 0..count {
+        let next = cursor.next().unwrap_or(0) + 1;
+        say(&format!("mark {next}"));
+        cursor.commit(next)?;
+        say(&format!("marked {next}"));
+    }
+    Ok(())
+}
+
 /// Reads so many messages, as far as they come, and checks what can be checked without books.
 fn follow(subscriber: &mut Subscriber<Raw>, count: u64) -> Outcome {
     let (mut due, mut numbers) = (None, BTreeMap::new());
@@ -146,6 +169,7 @@ fn follow(subscriber: &mut Subscriber<Raw>, count: u64) -> Outcome {
             Ok(Some(message)) => check(&message, &mut due, &mut numbers)?,
             Ok(None) => return Err("nobody closed the topic".into()),
             Err(RecvError::TimedOut) => return Ok(()),
+            Err(RecvError::Lagged { missed }) => pass(missed, &mut due, &mut numbers),
             Err(error) => return Err(error.into()),
         }
     }
@@ -171,6 +195,12 @@ fn check(
     Ok(())
 }
 
+/// So many messages are not kept.
+fn pass(missed: u64, due: &mut Option<u64>, numbers: &mut BTreeMap<u32, u64>) {
+    *due = due.map(|due| due + missed);
+    numbers.clear();
+}
+
 /// Somebody who lives on: publishes, and follows the order from the beginning of the books.
 pub struct Survivor {
     pub topic: Topic<Raw>,
@@ -182,9 +212,9 @@ pub struct Survivor {
 
 impl Survivor {
     pub fn join(topic: Topic<Raw>, books: &Books) -> Outcome<Self> {
-        let (publisher, from) = (topic.publisher()?, Start::Sequence(books.base));
-        let subscriber = topic.subscriber(from)?;
-        let (due, numbers) = (Some(books.base), books.numbers.clone());
+        let (publisher, (from, numbers)) = (topic.publisher()?, books.begin(&topic)?);
+        let subscriber = topic.subscriber(Start::Sequence(from))?;
+        let due = Some(from);
         Ok(Self { topic, publisher, subscriber, due, numbers })
     }
 
@@ -198,6 +228,9 @@ impl Survivor {
         while self.due <= Some(receipt.sequence) {
             match self.subscriber.recv(Wait::For(LIMIT)) {
                 Ok(Some(message)) => check(&message, &mut self.due, &mut self.numbers)?,
+                Err(RecvError::Lagged { missed }) => {
+                    pass(missed, &mut self.due, &mut self.numbers);
+                }
                 other => return Err(format!("a survivor gets {other:?}").into()),
             }
             if Instant::now() > end {
@@ -230,6 +263,11 @@ pub struct Books {
     /// Records, by lane and number.
     pub tried: BTreeSet<(u32, u64)>,
     pub has: BTreeMap<(u32, u64), u64>,
+    /// Where the cursor was to be put last, and where it was put for sure.
+    marks: (u64, u64),
+    /// How far the log went when it was held against the books, and the next number of each lane.
+    end: u64,
+    numbers_at_end: BTreeMap<u32, u64>,
     pub faults: Vec<String>,
 }
 
@@ -247,6 +285,8 @@ impl Books {
                     self.faults.push(format!("{line}, and it had {before:?} before"));
                 }
             }
+            (Some("mark"), [next]) => self.marks.0 = *next,
+            (Some("marked"), [next]) => self.marks.1 = *next,
             _ => return false,
         }
         true
@@ -260,6 +300,26 @@ impl Books {
         Ok(())
     }
 
+    /// Where the log begins, as far as these books know of it, and the numbers that are due there.
+    fn begin(&self, topic: &Topic<Raw>) -> Outcome<(u64, BTreeMap<u32, u64>)> {
+        let first = topic.log()?.first()?;
+        Ok(match first > self.base {
+            true => (first, BTreeMap::new()),
+            false => (self.base, self.numbers.clone()),
+        })
+    }
+
+    /// Forgets what was found to be there. From here on the books are about what follows.
+    pub fn turn_the_page(&mut self, path: &Path) -> Outcome {
+        let end = Log::<Raw>::open(folder(path))?.next()?;
+        if end != self.end {
+            return Err(format!("the log ends at {end}, not {}", self.end).into());
+        }
+        (self.base, self.numbers) = (end, std::mem::take(&mut self.numbers_at_end));
+        (self.tried, self.has) = Default::default();
+        Ok(())
+    }
+
     /// Forgets what is lost: everything from this sequence on.
     pub fn cut(&mut self, next: u64) {
         self.has.retain(|_, sequence| *sequence < next);
@@ -268,33 +328,51 @@ impl Books {
     /// Holds the log against the books, and publishes one more message.
     pub fn balance(&mut self, path: &Path, topic: &Topic<Raw>) -> Outcome {
         self.send(&mut topic.publisher()?, 0)?;
-        let mut subscriber = topic.subscriber(Start::Sequence(self.base))?;
-        let (mut due, mut numbers) = (Some(self.base), self.numbers.clone());
-        let mut found = BTreeMap::new();
-        while let Some(message) = subscriber.try_recv()? {
-            check(&message, &mut due, &mut numbers)?;
-            let content = content::read(message.bytes())?;
-            found.insert((content.lane, content.sequence), message.sequence());
+        let (from, mut numbers) = self.begin(topic)?;
+        let mut subscriber = topic.subscriber(Start::Sequence(from))?;
+        let (mut due, mut found, mut first) = (Some(from), BTreeMap::new(), from);
+        loop {
+            match subscriber.try_recv() {
+                Ok(Some(message)) => {
+                    check(&message, &mut due, &mut numbers)?;
+                    let content = content::read(message.bytes())?;
+                    found.insert((content.lane, content.sequence), message.sequence());
+                }
+                Ok(None) => break,
+                // The keeper of the publisher above deletes what is too much.
+                Err(RecvError::Lagged { missed }) => {
+                    pass(missed, &mut due, &mut numbers);
+                    first = due.unwrap_or(first);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        // What was begun when the books begin is in the numbers of its lane only.
         let strangers: Vec<_> = found.keys().filter(|key| !self.tried.contains(key)).collect();
+        let is_kept = |sequence: u64| sequence >= first;
+        let kept = self.has.iter().filter(|(_, sequence)| is_kept(**sequence));
         let wrong: Vec<_> =
-            self.has.iter().filter(|(key, sequence)| found.get(key) != Some(sequence)).collect();
+            kept.filter(|(key, sequence)| found.get(key) != Some(sequence)).collect();
         if !strangers.is_empty() || !wrong.is_empty() {
             let text = format!("nobody published {strangers:?}; {wrong:?} are not there");
             self.faults.push(text);
         }
         let log = Log::<Raw>::open(folder(path))?;
-        let next = self.base + found.len() as u64;
-        if log.next()? != next {
-            self.faults.push(format!("the log goes up to {}, not {next}", log.next()?));
+        if Some(log.next()?) != due {
+            self.faults.push(format!("the log goes up to {}, not {due:?}", log.next()?));
         }
-        let mut scan = log.scan(self.base..)?;
+        let mut scan = log.scan(log.first()?.max(first)..)?;
         while let Some(record) = scan.read() {
             if let Err(damage) = record {
                 self.faults.push(format!("a scan finds {damage:?}"));
             }
         }
+        if self.marks.0 > 0 {
+            let next = topic.cursor(CURSOR)?.next().unwrap_or(0);
+            if !(self.marks.1..=self.marks.0).contains(&next) {
+                self.faults.push(format!("a cursor is at {next}, and should be: {:?}", self.marks));
+            }
+        }
+        (self.end, self.numbers_at_end) = (due.unwrap_or(from), numbers);
         Ok(())
     }
 }
@@ -305,14 +383,15 @@ pub struct Template {
 }
 
 impl Template {
-    pub fn make() -> Outcome<Self> {
-        let folder = PathBuf::from(format!("/dev/shm/windlass-kill-log-{}", std::process::id()));
+    pub fn make(kind: &str) -> Outcome<Self> {
+        let id = std::process::id();
+        let folder = PathBuf::from(format!("/dev/shm/windlass-kill-log-{id}-{kind}"));
         std::fs::create_dir(&folder)?;
         let template = Self { folder };
         for round in 0..2 {
             // The second time puts a checkpoint behind everything, so that recoveries are quick.
             let path = template.folder.join(format!("bus-{round}"));
-            let topic = topic(&role::bus(&path)?, &path, "durable-large")?;
+            let topic = topic(&role::bus(&path)?, &path, kind)?;
             let mut publisher = topic.publisher()?;
             while publisher.sequence() < NEARLY {
                 publisher.publish(b"long ago")?;
@@ -341,11 +420,27 @@ impl Drop for Template {
     }
 }
 
-/// Clears the place of a sequence, as a crash of the machine may.
+/// Loses what a log can do without: its claim, its checkpoint, and the beginning of a piece of its order.
+pub fn lose_files(bus: &Path) -> Outcome {
+    use std::os::unix::fs::FileExt;
+    for name in ["claim", "checkpoint"] {
+        std::fs::remove_file(folder(bus).join(name))?;
+    }
+    let piece = folder(bus).join("places-000000000000");
+    std::fs::File::options().write(true).open(piece)?.write_all_at(&[0; 64], 0)?;
+    Ok(())
+}
+
+/// Where the claim of a log says which run of the machine it was used in.
+const RUN_AT: u64 = HEADER_BYTES + 8;
+
+/// Clears the place of a sequence, as a crash of the machine may; the run of the machine is another one then.
 pub fn lose_place(bus: &Path, sequence: u64) -> Outcome {
     use std::os::unix::fs::FileExt;
     let name = format!("places-{:012x}", sequence / PLACES);
     let file = std::fs::File::options().write(true).open(folder(bus).join(name))?;
     file.write_all_at(&[0; 8], HEADER_BYTES + sequence % PLACES * 8)?;
+    let claim = std::fs::File::options().write(true).open(folder(bus).join("claim"))?;
+    claim.write_all_at(&[0xA5; 8], RUN_AT)?;
     Ok(())
 }

@@ -16,14 +16,30 @@ use std::time::{Duration, Instant};
 /// What the points of durable topics begin with.
 pub const POINTS: &[&str] = &[
     "log.",
+    "prepare.",
+    "sync.",
+    "retain.",
+    "times.",
     "claim.",
     "checkpoint.",
+    "recover.checkpoint",
     "recover.clear",
+    "recover.cursor",
+    "recover.mend",
     "recover.piece",
     "recover.places",
     "recover.segment",
+    "recover.sync",
+    "cursor.lock",
+    "cursor.mark",
+    "cursor.release",
+    "cursor.remove",
+    "cursor.sync",
     "file.link",
 ];
+
+/// Kinds of logs that are about to begin another piece of their order.
+const KINDS: [&str; 2] = ["durable-large", "durable-kept"];
 
 /// Survivors go on within this time.
 const RECOVERY_MAX: Duration = Duration::from_millis(100);
@@ -45,6 +61,8 @@ enum Before {
     Restarted,
     /// The machine crashed when its second piece was begun: a place of the first one is lost.
     Crashed,
+    /// As restarted, and some of its files were lost.
+    Damaged,
 }
 
 #[derive(Debug)]
@@ -91,6 +109,23 @@ const SCENARIOS: &[Scenario] = &[
         before: Before::AboutToTurn,
         count: 32,
         focus: &["log.", "file."],
+        ..PLAIN
+    },
+    Scenario {
+        name: "keep the newest",
+        kind: "durable-kept",
+        before: Before::AboutToTurn,
+        count: 300,
+        focus: &["prepare.", "sync.", "retain.", "times.", "checkpoint.", "log.begin"],
+        ..PLAIN
+    },
+    Scenario {
+        name: "move a cursor",
+        kind: "durable-each",
+        role: "log.cursor",
+        count: 8,
+        focus: &["cursor.", "file.link"],
+        primers: &[("log.publish", "log.tail", 30)],
         ..PLAIN
     },
     Scenario { name: "contend", role: "log.contend", rival: true, ..PLAIN },
@@ -173,12 +208,21 @@ const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "recover what lost some files",
+        before: Before::Damaged,
+        primers: &[("log.publish", "log.tail", 9)],
+        role: "log.open",
+        count: 3,
+        focus: OPENING,
+        ..PLAIN
+    },
+    Scenario {
         name: "recover after a crash",
         kind: "durable-large",
         before: Before::Crashed,
         role: "log.open",
         count: 30,
-        focus: OPENING,
+        focus: &["claim.s", "checkpoint.", "recover."],
         ..PLAIN
     },
 ];
@@ -236,7 +280,8 @@ fn kill_at(scenario: &Scenario, path: &Path, books: &mut Books) {
         if !matches!(follow(&mut primer, books, &mut BTreeMap::new()), End::Killed(_)) {
             books.faults.push(format!("a primer did not come by {step}"));
         }
-        if scenario.before == Before::Restarted && *role == "log.publish" {
+        let restarts = [Before::Restarted, Before::Damaged].contains(&scenario.before);
+        if restarts && *role == "log.publish" {
             restart(path);
         }
     }
@@ -251,11 +296,12 @@ fn restart(path: &Path) {
 /// Makes the log what it is when the victim comes; who uses it.
 fn prepare(
     scenario: &Scenario,
-    template: &Template,
+    templates: &[Template; 2],
     path: &Path,
     books: &mut Books,
 ) -> Outcome<Option<Survivor>> {
     let open = || log::topic(&role::bus(path)?, path, scenario.kind);
+    let template = &templates[usize::from(scenario.kind == KINDS[1])];
     match scenario.before {
         Before::Nothing => {}
         Before::InUse => {
@@ -268,11 +314,18 @@ fn prepare(
             return Ok(Some(Survivor::join(open()?, books)?));
         }
         Before::Dead | Before::Restarted => kill_at(scenario, path, books),
+        Before::Damaged => {
+            kill_at(scenario, path, books);
+            log::lose_files(path)?;
+        }
         Before::Crashed => {
             template.copy(path, books)?;
-            let mut publisher =
-                Process::spawn("log.publish", path, scenario.kind, 40, &Fate::Quiet);
+            // Not to its end: that puts everything on disk.
+            let fate = Fate::Kill("log.tail".into(), 40);
+            let mut publisher = Process::spawn("log.publish", path, scenario.kind, 60, &fate);
             follow(&mut publisher, books, &mut BTreeMap::new());
+            // And a consumer was further than what is left.
+            open()?.cursor("ahead")?.commit(NEARLY + 39)?;
             restart(path);
             log::lose_place(path, NEARLY + 12)?;
             books.cut(NEARLY + 12);
@@ -281,10 +334,10 @@ fn prepare(
     Ok(None)
 }
 
-fn run_one(scenario: &Scenario, fate: &Fate, template: &Template) -> Outcome<Run> {
+fn run_one(scenario: &Scenario, fate: &Fate, templates: &[Template; 2]) -> Outcome<Run> {
     let (place, mut books, mut run) = (Place::new(), Books::default(), Run::default());
     let path = place.bus();
-    let mut survivor = prepare(scenario, template, &path, &mut books)?;
+    let mut survivor = prepare(scenario, templates, &path, &mut books)?;
     let spawn = |fate| Process::spawn(scenario.role, &path, scenario.kind, scenario.count, fate);
     let mut victim = spawn(fate);
     let mut others: Vec<Process> = Vec::new();
@@ -340,8 +393,8 @@ fn run_one(scenario: &Scenario, fate: &Fate, template: &Template) -> Outcome<Run
 }
 
 /// A run whose errors are faults.
-fn attempt(scenario: &Scenario, fate: &Fate, template: &Template) -> Run {
-    run_one(scenario, fate, template).unwrap_or_else(|error| Run {
+fn attempt(scenario: &Scenario, fate: &Fate, templates: &[Template; 2]) -> Run {
+    run_one(scenario, fate, templates).unwrap_or_else(|error| Run {
         faults: vec![format!("an error: {error}")],
         ..Run::default()
     })
@@ -354,10 +407,10 @@ pub fn run() -> Outcome {
     let points: BTreeSet<String> = points::all().into_iter().filter(of_logs).collect();
     let (mut killed, mut stopped) = (BTreeMap::new(), BTreeMap::new());
     let (mut times, mut faults, mut slow, mut runs) = (Times::default(), 0, Vec::new(), 0);
-    let template = Template::make()?;
+    let templates = [Template::make(KINDS[0])?, Template::make(KINDS[1])?];
     let only = std::env::var("WINDLASS_SCENARIO").unwrap_or_default();
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)) {
-        let probe = attempt(scenario, &Fate::Live, &template);
+        let probe = attempt(scenario, &Fate::Live, &templates);
         let in_focus = |step: &str| scenario.focus.iter().any(|focus| step.starts_with(focus));
         let mut fates = Vec::new();
         for (step, last) in probe.hits.iter().filter(|(step, _)| in_focus(step)) {
@@ -374,7 +427,7 @@ pub fn run() -> Outcome {
         };
         show_faults(&Fate::Live, &probe);
         for fate in fates {
-            let run = attempt(scenario, &fate, &template);
+            let run = attempt(scenario, &fate, &templates);
             show_faults(&fate, &run);
             runs += 1;
             times.add(run.recovery);
@@ -409,7 +462,7 @@ pub fn run() -> Outcome {
     for (scenario, fate) in slow {
         let mut least = Duration::MAX;
         for _ in 0..REPEATS {
-            least = least.min(attempt(scenario, &fate, &template).recovery);
+            least = least.min(attempt(scenario, &fate, &templates).recovery);
         }
         assert!(least <= RECOVERY_MAX, "{fate:?}: survivors need {least:?} each time");
     }

@@ -10,6 +10,7 @@
 //!   queue                             work queues, beside those of threads
 //!   call                              round trips of calls, beside pairs of channels
 //!   channel                           channels, beside a ring of threads
+//!   append · replay                   logs, beside files as they are usually written and read
 //!   driver ─ wire ─ peer              two processes, one tells the other what to do
 //!   transport                         what a transport offers, and the loops over messages
 //!   windlass · bare_ring · unix       the transports
@@ -20,6 +21,7 @@
 //! Every message carries its sequence and the complement of it, the receiver checks both, and one
 //! mismatch fails the run.
 
+mod append;
 mod bare_ring;
 mod call;
 mod channel;
@@ -34,6 +36,7 @@ mod peer;
 mod pingpong;
 mod private;
 mod queue;
+mod replay;
 mod report;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, unused_qualifications)]
@@ -72,6 +75,10 @@ pub enum Bench {
     Call,
     /// Channels.
     Channel,
+    /// Appending to logs.
+    Append,
+    /// Reading logs.
+    Replay,
 }
 
 /// How to run it.
@@ -87,6 +94,10 @@ pub struct Options {
     pub baselines: bool,
     /// One JSON object instead of tables.
     pub json: bool,
+    /// Where files are made that are to be on a disk.
+    pub directory: Option<std::path::PathBuf>,
+    /// How large a log is opened.
+    pub gib: Option<u32>,
 }
 
 /// Runs a benchmark and prints its report on standard output.
@@ -101,6 +112,8 @@ pub fn run(bench: Bench, options: &Options) -> ExitCode {
         Bench::Queue => queue::run(&run),
         Bench::Call => call::run(&run),
         Bench::Channel => channel::run(&run),
+        Bench::Append => append::run(&run, options.directory.as_deref()),
+        Bench::Replay => replay::run(&run, options.directory.as_deref(), options.gib),
     });
     exit(result)
 }

@@ -18,7 +18,7 @@ pub const ROLES: &[(&str, Role)] = &[
 
 /// Starts a role in a mount namespace of its own, in which `SCRIPT` mounted something at `$0`. `None`, with the reason
 /// said, if that is not possible here.
-fn mounted(den: &Den, script: &str, role: &str) -> Option<Actor> {
+pub fn mounted(den: &Den, script: &str, role: &str) -> Option<Actor> {
     let place = den.path().join("disk");
     std::fs::create_dir(&place).expect("the den has room");
     let command = |script: &str| {
