@@ -13,6 +13,7 @@ use crate::log::cache::{Cache, Miss};
 use crate::log::files::{Listing, LogFiles};
 use crate::log::outcome::Damage;
 use crate::log::reader::Log;
+use crate::log::recover::Past;
 use crate::log::report::{DamagedRecord, VerifyReport};
 use crate::log::source::Source;
 use crate::log::{checkpoint, claim, cursor, cut, times};
@@ -50,6 +51,8 @@ struct Look<'a> {
     stands: Vec<Stand>,
     /// The first damaged message behind the checkpoint.
     behind: Option<u64>,
+    /// One above the newest sound message behind the checkpoint, which is where it ends if there is none.
+    sound_end: u64,
     times: Times,
     report: VerifyReport,
 }
@@ -100,7 +103,8 @@ impl<T: Payload> Log<T> {
         report.checkpoint_next = known.next;
         let stands = vec![Stand::default(); files.shape.publishers_max as usize];
         let (cache, behind, times) = (Cache::new(), None, Times::default());
-        let mut look = Look { source, cache, known, stands, behind, times, report };
+        let sound_end = known.next.max(report.first).min(next);
+        let mut look = Look { source, cache, known, stands, behind, sound_end, times, report };
         look.at_files(&listing);
         look.at_messages(&mut progress)?;
         look.at_checkpoint();
@@ -201,6 +205,7 @@ impl Look<'_> {
             match self.at_message(sequence) {
                 Ok(time) => {
                     self.report.sound += 1;
+                    self.sound_end = self.sound_end.max(sequence + 1);
                     self.report.note_time(time);
                     self.times.note(time);
                 }
@@ -374,7 +379,14 @@ impl Look<'_> {
             let what = format!("it says that the oldest message is {}", self.known.floor);
             report.note_file("checkpoint", what);
         }
-        report.recovered_next = self.behind.unwrap_or(report.next);
+        // As the recovery does: the end of what reached the disk, or the end of what is sound.
+        let is_strict =
+            claim::past_of(self.source.files()) == Past::Unknown && self.known.number > 0;
+        report.recovered_next = match self.behind {
+            Some(behind) if is_strict => behind,
+            Some(_) => self.sound_end,
+            None => report.next,
+        };
         report.would_cut = report.next - report.recovered_next;
     }
 
