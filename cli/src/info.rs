@@ -255,7 +255,7 @@ fn options(info: &Info) -> String {
     ];
     if let Some(extent) = &info.extent {
         let Extent { first, next, synced, .. } = extent;
-        let kept = format!("{} to {} without the last", count(*first), count(*next));
+        let kept = format!("first {}, next {}", count(*first), count(*next));
         lines.push(("log", extent.log.display().to_string()));
         lines.push(("on disk", bytes(extent.disk_bytes)));
         lines.push(("sequences", kept));

@@ -1,5 +1,5 @@
-//! The order of a log in modelled memory, the few calls that publishers and readers make of it, and a copy of its append
-//! with something left out, for the canaries.
+//! The order of a log in modelled memory, the few calls that publishers and readers make of it, and a copy of its
+//! append with something left out, for the canaries.
 
 use loom::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::*;

@@ -112,8 +112,8 @@ pub struct LogArguments {
 /// What `windlass replay --help` begins with.
 pub const REPLAY_HELP: &str = "\
 Publishes the messages of a log on a topic: at the distances in time at which they were published, so many times \
-faster, or as fast as they are taken. The topic is made, with the schema of the log, if it does not exist. On a reliable \
-topic this waits for slow subscribers, as every publisher does. Keys are kept if the topic is durable.";
+faster, or as fast as they are taken. The topic is made, with the schema of the log, if it does not exist. On a \
+reliable topic this waits for slow subscribers, as every publisher does. Keys are kept if the topic is durable.";
 
 const REPLAY_EXAMPLES: &str = "\
 Examples:

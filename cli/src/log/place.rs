@@ -22,7 +22,7 @@ pub struct Source {
 /// What is meant by a name or a path.
 pub enum Place {
     /// A log.
-    Log(Source),
+    Log(Box<Source>),
     /// A topic that has none.
     Topic(Bus, String),
 }
@@ -54,7 +54,7 @@ impl Source {
 /// Finds what is meant. A name without a slash is a topic, if there is one, or else a folder.
 pub fn find(name: &str, bus: &BusArgument) -> Result<Place> {
     if name.contains('/') {
-        return Ok(Place::Log(Source::open(Path::new(name))?));
+        return Ok(Place::Log(Box::new(Source::open(Path::new(name))?)));
     }
     let opened = Bus::options().existing().group().open(&bus.bus);
     let looked = opened.and_then(|bus| Ok((bus.inspect(name)?, bus)));
@@ -62,13 +62,13 @@ pub fn find(name: &str, bus: &BusArgument) -> Result<Place> {
         Ok((info, bus)) => match info.log {
             Some(path) => {
                 let topic = Some((bus, name.to_owned()));
-                Ok(Place::Log(Source { topic, ..Source::open(&path)? }))
+                Ok(Place::Log(Box::new(Source { topic, ..Source::open(&path)? })))
             }
             None => Ok(Place::Topic(bus, name.to_owned())),
         },
         // What cannot be a topic may still be a folder.
         Err(_) if Path::new(name).join("log").is_file() => {
-            Ok(Place::Log(Source::open(Path::new(name))?))
+            Ok(Place::Log(Box::new(Source::open(Path::new(name))?)))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
             "there is neither a log in a folder {name} here, nor a topic of that name: {error}"
@@ -80,7 +80,7 @@ pub fn find(name: &str, bus: &BusArgument) -> Result<Place> {
 /// Finds a log.
 pub fn find_log(name: &str, bus: &BusArgument) -> Result<Source> {
     match find(name, bus)? {
-        Place::Log(source) => Ok(source),
+        Place::Log(source) => Ok(*source),
         Place::Topic(bus, topic) => bail!(
             "topic {topic} of bus {} has no log; `windlass record {topic} --to LOG` keeps one from \
              now on",

@@ -12,6 +12,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
@@ -39,6 +40,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How often it is said that the disk cannot keep up.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// How long the rest may take before it is said.
+const SAY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long to wait before asking again whether the rest is written.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What the command did.
 #[derive(Default, Serialize)]
@@ -114,7 +121,7 @@ pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
     let target = Target::open(&arguments.to, &arguments.topic, schema, &arguments.log)?;
     let start = if arguments.oldest { Start::Oldest } else { Start::Latest };
     let mut taker = Taker {
-        subscriber: topic.subscriber(start)?,
+        subscriber: Some(topic.subscriber(start)?),
         topic: &topic,
         policy,
         progress: Progress::new(arguments.count),
@@ -137,6 +144,7 @@ pub fn run(arguments: &RecordArguments) -> Result<ExitCode> {
         let writer = scope.spawn(move || write(target, &filled, &emptied));
         let taken = taker.take(end, &full, &empty);
         drop(full);
+        taker.wait_for(&writer);
         let written = writer.join().expect("the writer does not panic");
         // Why nothing more can be written says more than that it cannot.
         written.and_then(|target| taken.map(|()| target))
@@ -169,7 +177,8 @@ fn write(mut target: Target, full: &Receiver<Batch>, empty: &Sender<Batch>) -> R
 /// What takes messages out of a topic.
 struct Taker<'a> {
     topic: &'a UntypedTopic,
-    subscriber: Subscriber<Raw>,
+    /// None once nothing more is taken.
+    subscriber: Option<Subscriber<Raw>>,
     policy: Policy,
     progress: Progress,
     left: u64,
@@ -226,7 +235,8 @@ impl Taker<'_> {
 
     /// Waits for a message.
     fn first(&mut self, batch: &mut Batch, limit: Duration) -> Result<()> {
-        let came = match self.subscriber.recv(Wait::For(limit)) {
+        let Some(subscriber) = &mut self.subscriber else { return Ok(()) };
+        let came = match subscriber.recv(Wait::For(limit)) {
             Ok(Some(message)) => {
                 batch.push(&message);
                 Some(message.bytes().len())
@@ -243,7 +253,8 @@ impl Taker<'_> {
 
     /// Takes a message if there is one. False if there is none now.
     fn next(&mut self, batch: &mut Batch) -> Result<bool> {
-        let came = match self.subscriber.try_recv() {
+        let Some(subscriber) = &mut self.subscriber else { return Ok(false) };
+        let came = match subscriber.try_recv() {
             Ok(Some(message)) => {
                 batch.push(&message);
                 Some(message.bytes().len())
@@ -281,11 +292,27 @@ impl Taker<'_> {
                 self.progress.say(&format!(
                     "windlass: {error}: done, and what is published meanwhile is missed"
                 ));
-                self.subscriber = self.topic.subscriber(Start::Latest)?;
+                self.subscriber = Some(self.topic.subscriber(Start::Latest)?);
             }
             _ => return Err(error).with_context(|| format!("topic {}", self.topic.name())),
         }
         Ok(())
+    }
+
+    /// Lets go of the topic, so that nobody waits for this command, and waits until what was taken is in the log.
+    fn wait_for<R>(&mut self, writer: &ScopedJoinHandle<'_, R>) {
+        self.subscriber = None;
+        let (began, mut said) = (Instant::now(), false);
+        while !writer.is_finished() {
+            if began.elapsed() > SAY_AFTER && !said {
+                said = true;
+                self.progress.say(
+                    "windlass: writing what still waits for the disk; Ctrl-C, once more if it came \
+                     already, leaves that out",
+                );
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     fn finish(self) -> Recorded {

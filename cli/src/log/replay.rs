@@ -222,7 +222,12 @@ fn page(replayed: &Replayed) -> String {
             0.0 => "as fast as they are taken".to_owned(),
             seconds => format!("in {}", duration((seconds * 1e9) as u64)),
         };
-        let range = format!("sequences {} to {} without the last", count(*first), count(*next));
+        let range = match next.checked_sub(1) {
+            Some(last) if last >= *first => {
+                format!("sequences {} to {}", count(*first), count(last))
+            }
+            _ => "which has none of them".to_owned(),
+        };
         return format!(
             "Would publish {messages} of the log {log}, {range}{times}, {long}, on topic {topic} of \
              bus {bus}."
