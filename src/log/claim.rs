@@ -170,15 +170,12 @@ impl Claim {
 
     /// What may have become of the log since the claim was settled.
     fn past(&self) -> Result<Past> {
-        let (user, boot) = (self.user()?, boot());
-        let is_same = boot != 0 && user.boot == boot && user.file == self.number()?;
-        Ok(if is_same { Past::NoCrash } else { Past::Unknown })
+        past_in(self.held.file())
     }
 
     /// The number of the claim file in its file system: a copy has another one.
     fn number(&self) -> Result<u64> {
-        let found = self.held.file().metadata();
-        Ok(found.map_err(|error| Error::io("cannot look at the claim of a log", error))?.ino())
+        number_of(self.held.file())
     }
 
     /// Takes, changes or gives back the lock. False if somebody else's is in the way.
@@ -206,6 +203,23 @@ pub fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+fn number_of(claim: &File) -> Result<u64> {
+    let found = claim.metadata();
+    Ok(found.map_err(|error| Error::io("cannot look at the claim of a log", error))?.ino())
+}
+
+fn past_in(claim: &File) -> Result<Past> {
+    let (user, boot) = (user_in(claim)?, boot());
+    let is_same = boot != 0 && user.boot == boot && user.file == number_of(claim)?;
+    Ok(if is_same { Past::NoCrash } else { Past::Unknown })
+}
+
+/// What may have become of a log since its claim was settled, for somebody who only looks.
+pub(super) fn past_of(files: &LogFiles) -> Past {
+    let claim = files.folder.open_file("claim", Access::Read);
+    claim.and_then(|claim| past_in(&claim)).unwrap_or(Past::Unknown)
 }
 
 /// Whether some process has a topic open that uses the log.

@@ -13,6 +13,7 @@ use crate::log::cache::{Cache, Miss};
 use crate::log::files::{Listing, LogFiles};
 use crate::log::outcome::Damage;
 use crate::log::reader::Log;
+use crate::log::recover::Past;
 use crate::log::report::{DamagedRecord, VerifyReport};
 use crate::log::source::Source;
 use crate::log::{checkpoint, claim, cursor, cut, times};
@@ -50,6 +51,8 @@ struct Look<'a> {
     stands: Vec<Stand>,
     /// The first damaged message behind the checkpoint.
     behind: Option<u64>,
+    /// Behind the last sound message.
+    sound_next: u64,
     times: Times,
     report: VerifyReport,
 }
@@ -100,7 +103,7 @@ impl<T: Payload> Log<T> {
         report.checkpoint_next = known.next;
         let stands = vec![Stand::default(); files.shape.publishers_max as usize];
         let (cache, behind, times) = (Cache::new(), None, Times::default());
-        let mut look = Look { source, cache, known, stands, behind, times, report };
+        let mut look = Look { source, cache, known, stands, behind, sound_next: 0, times, report };
         look.at_files(&listing);
         look.at_messages(&mut progress)?;
         look.at_checkpoint();
@@ -201,6 +204,7 @@ impl Look<'_> {
             match self.at_message(sequence) {
                 Ok(time) => {
                     self.report.sound += 1;
+                    self.sound_next = sequence + 1;
                     self.report.note_time(time);
                     self.times.note(time);
                 }
@@ -360,8 +364,10 @@ impl Look<'_> {
         }
     }
 
-    /// Where a recovery would end the log.
+    /// Where a recovery would end the log: before the first damage behind the checkpoint if the machine may have
+    /// crashed, which took that message and perhaps others, else behind the last sound message.
     fn at_checkpoint(&mut self) {
+        let past = claim::past_of(self.files());
         let report = &mut self.report;
         if self.known.next > report.next {
             let what = format!(
@@ -374,7 +380,12 @@ impl Look<'_> {
             let what = format!("it says that the oldest message is {}", self.known.floor);
             report.note_file("checkpoint", what);
         }
-        report.recovered_next = self.behind.unwrap_or(report.next);
+        let is_strict = past == Past::Unknown && self.known.number > 0;
+        report.recovered_next = match self.behind {
+            None => report.next,
+            Some(behind) if is_strict => behind,
+            Some(_) => self.sound_next.max(self.known.next.min(report.next)).max(report.first),
+        };
         report.would_cut = report.next - report.recovered_next;
     }
 

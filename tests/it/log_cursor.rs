@@ -1,6 +1,7 @@
 //! Cursors of consumers: what was committed is kept, whoever dies where; one holder at a time.
 
 use super::durable::Logs;
+use super::log::disk::{lay, look, reboot};
 use super::process::{Actor, Den, Line, Role, Scene};
 use std::path::Path;
 use windlass::{Bus, ErrorKind, Raw, RecvError, Start, SyncPolicy, Topic, Wait};
@@ -137,6 +138,7 @@ fn a_recovery_that_cuts_the_log_sets_cursors_back_to_its_end() {
     let logs = Logs::new("ahead");
     let path = logs.0.join("orders");
     let topic = open(&path, SyncPolicy::None);
+    let early = std::fs::read(path.join("checkpoint")).expect("it is there");
     publish(&topic, 0..100);
     topic.cursor("billing").expect("nobody holds it").commit(90).expect("it is there");
     topic.cursor("audit").expect("nobody holds it").commit(40).expect("it is there");
@@ -147,8 +149,11 @@ fn a_recovery_that_cuts_the_log_sets_cursors_back_to_its_end() {
     let record = 4096 + 16 + 70 * 32;
     bytes[record..record + 32].fill(0);
     std::fs::write(&file, bytes).expect("it can be written");
-    // Without the checkpoint that the end of the topic wrote, as after a crash.
-    forget_checkpoint(&path);
+    // Without the checkpoint that the end of the topic wrote.
+    std::fs::write(path.join("checkpoint"), early).expect("it can be written");
+    let mut files = look(&path);
+    reboot(&mut files);
+    lay(&files, &path);
     let topic = open(&path, SyncPolicy::None);
     publish(&topic, 1000..1010);
     let cursor = topic.cursor("billing").expect("nobody holds it");
@@ -163,15 +168,6 @@ fn a_recovery_that_cuts_the_log_sets_cursors_back_to_its_end() {
     assert_eq!(billing.cursor().rewound(), 0);
     let audit = topic.cursor("audit").expect("nobody holds it");
     assert_eq!((audit.next(), audit.rewound()), (Some(40), 0));
-}
-
-/// Takes the slots of the checkpoint away: the recovery looks at the whole log.
-fn forget_checkpoint(path: &Path) {
-    let file = path.join("checkpoint");
-    let mut bytes = std::fs::read(&file).expect("it is there");
-    let end = bytes.len() - 8;
-    bytes[4096..end].fill(0);
-    std::fs::write(&file, bytes).expect("it can be written");
 }
 
 /// Most messages that a consumer commits before it waits to be killed.

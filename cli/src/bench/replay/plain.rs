@@ -1,7 +1,7 @@
 //! Reading the records of a log with nothing but a loop: from a mapping of its segments, and from a buffer.
 //!
-//! Nobody asks for an order, a lane, damage, or what is committed: the denominator of the ratios, never a design to use.
-//! Whoever reads so knows that one publisher wrote all of it, and how many records there are.
+//! Nobody asks for an order, a lane, damage, or what is committed: the denominator of the ratios, never a design to
+//! use. Whoever reads so knows that one publisher wrote all of it, and how many records there are.
 
 #![allow(unsafe_code)]
 
