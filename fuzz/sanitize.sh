@@ -15,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD
 host=x86_64-unknown-linux-gnu
-targets=(lane message open order queue schema topic)
+targets=(lane log message open order queue schema topic)
 output=${CARGO_TARGET_DIR:-$PWD/target}
 
 if ! rustc +nightly --version >/dev/null 2>&1; then

@@ -7,6 +7,7 @@
 pub mod content;
 pub mod damage;
 pub mod lane;
+pub mod log;
 pub mod memory;
 pub mod message;
 pub mod open;
@@ -19,8 +20,9 @@ pub mod topic;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("lane", lane::run),
+    ("log", log::run),
     ("message", message::run),
     ("open", open::run),
     ("order", order::run),

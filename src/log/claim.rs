@@ -173,7 +173,6 @@ impl Claim {
         past_in(self.held.file())
     }
 
-    /// The number of the claim file in its file system: a copy has another one.
     fn number(&self) -> Result<u64> {
         number_of(self.held.file())
     }
@@ -205,21 +204,22 @@ pub fn lock(file: &File, kind: libc::c_int) -> Result<bool, Errno> {
     }
 }
 
-fn number_of(claim: &File) -> Result<u64> {
-    let found = claim.metadata();
+/// The number of the claim file in its file system: a copy has another one.
+fn number_of(file: &File) -> Result<u64> {
+    let found = file.metadata();
     Ok(found.map_err(|error| Error::io("cannot look at the claim of a log", error))?.ino())
 }
 
-fn past_in(claim: &File) -> Result<Past> {
-    let (user, boot) = (user_in(claim)?, boot());
-    let is_same = boot != 0 && user.boot == boot && user.file == number_of(claim)?;
+fn past_in(file: &File) -> Result<Past> {
+    let (user, boot) = (user_in(file)?, boot());
+    let is_same = boot != 0 && user.boot == boot && user.file == number_of(file)?;
     Ok(if is_same { Past::NoCrash } else { Past::Unknown })
 }
 
-/// What may have become of a log since its claim was settled, for somebody who only looks.
-pub(super) fn past_of(files: &LogFiles) -> Past {
-    let claim = files.folder.open_file("claim", Access::Read);
-    claim.and_then(|claim| past_in(&claim)).unwrap_or(Past::Unknown)
+/// What may have become of a log since it was used; anything if that cannot be told.
+pub fn past_of(files: &LogFiles) -> Past {
+    let opened = files.folder.open_file("claim", Access::Read);
+    opened.and_then(|file| past_in(&file)).unwrap_or(Past::Unknown)
 }
 
 /// Whether some process has a topic open that uses the log.

@@ -53,7 +53,7 @@ pub fn read(folder: &Folder, identity: u64) -> Result<PathBuf> {
             "this one",
         ));
     }
-    if path_bytes == 0 || path_bytes > PATH_BYTES_MAX.min(len - HEADER_BYTES as u64) {
+    if path_bytes == 0 || path_bytes > PATH_BYTES_MAX.min(len.saturating_sub(HEADER_BYTES as u64)) {
         return Err(Error::corrupt(what, "the length of its path", path_bytes, "that of a path"));
     }
     let mut path = vec![0; path_bytes as usize];

@@ -51,8 +51,8 @@ struct Look<'a> {
     stands: Vec<Stand>,
     /// The first damaged message behind the checkpoint.
     behind: Option<u64>,
-    /// Behind the last sound message.
-    sound_next: u64,
+    /// One above the newest sound message behind the checkpoint, which is where it ends if there is none.
+    sound_end: u64,
     times: Times,
     report: VerifyReport,
 }
@@ -103,7 +103,8 @@ impl<T: Payload> Log<T> {
         report.checkpoint_next = known.next;
         let stands = vec![Stand::default(); files.shape.publishers_max as usize];
         let (cache, behind, times) = (Cache::new(), None, Times::default());
-        let mut look = Look { source, cache, known, stands, behind, sound_next: 0, times, report };
+        let sound_end = known.next.max(report.first).min(next);
+        let mut look = Look { source, cache, known, stands, behind, sound_end, times, report };
         look.at_files(&listing);
         look.at_messages(&mut progress)?;
         look.at_checkpoint();
@@ -204,7 +205,7 @@ impl Look<'_> {
             match self.at_message(sequence) {
                 Ok(time) => {
                     self.report.sound += 1;
-                    self.sound_next = sequence + 1;
+                    self.sound_end = self.sound_end.max(sequence + 1);
                     self.report.note_time(time);
                     self.times.note(time);
                 }
@@ -364,10 +365,8 @@ impl Look<'_> {
         }
     }
 
-    /// Where a recovery would end the log: before the first damage behind the checkpoint if the machine may have
-    /// crashed, which took that message and perhaps others, else behind the last sound message.
+    /// Where a recovery would end the log.
     fn at_checkpoint(&mut self) {
-        let past = claim::past_of(self.files());
         let report = &mut self.report;
         if self.known.next > report.next {
             let what = format!(
@@ -380,11 +379,13 @@ impl Look<'_> {
             let what = format!("it says that the oldest message is {}", self.known.floor);
             report.note_file("checkpoint", what);
         }
-        let is_strict = past == Past::Unknown && self.known.number > 0;
+        // As the recovery does: the end of what reached the disk, or the end of what is sound.
+        let is_strict =
+            claim::past_of(self.source.files()) == Past::Unknown && self.known.number > 0;
         report.recovered_next = match self.behind {
-            None => report.next,
             Some(behind) if is_strict => behind,
-            Some(_) => self.sound_next.max(self.known.next.min(report.next)).max(report.first),
+            Some(_) => self.sound_end,
+            None => report.next,
         };
         report.would_cut = report.next - report.recovered_next;
     }

@@ -1,7 +1,7 @@
 //! Cursors of consumers: what was committed is kept, whoever dies where; one holder at a time.
 
 use super::durable::Logs;
-use super::log::disk::{lay, look, reboot};
+use super::log_verify::as_after_a_crash;
 use super::process::{Actor, Den, Line, Role, Scene};
 use std::path::Path;
 use windlass::{Bus, ErrorKind, Raw, RecvError, Start, SyncPolicy, Topic, Wait};
@@ -138,7 +138,7 @@ fn a_recovery_that_cuts_the_log_sets_cursors_back_to_its_end() {
     let logs = Logs::new("ahead");
     let path = logs.0.join("orders");
     let topic = open(&path, SyncPolicy::None);
-    let early = std::fs::read(path.join("checkpoint")).expect("it is there");
+    let checkpoint = std::fs::read(path.join("checkpoint")).expect("it is there");
     publish(&topic, 0..100);
     topic.cursor("billing").expect("nobody holds it").commit(90).expect("it is there");
     topic.cursor("audit").expect("nobody holds it").commit(40).expect("it is there");
@@ -150,10 +150,7 @@ fn a_recovery_that_cuts_the_log_sets_cursors_back_to_its_end() {
     bytes[record..record + 32].fill(0);
     std::fs::write(&file, bytes).expect("it can be written");
     // Without the checkpoint that the end of the topic wrote.
-    std::fs::write(path.join("checkpoint"), early).expect("it can be written");
-    let mut files = look(&path);
-    reboot(&mut files);
-    lay(&files, &path);
+    as_after_a_crash(&path, &checkpoint);
     let topic = open(&path, SyncPolicy::None);
     publish(&topic, 1000..1010);
     let cursor = topic.cursor("billing").expect("nobody holds it");
@@ -169,7 +166,6 @@ fn a_recovery_that_cuts_the_log_sets_cursors_back_to_its_end() {
     let audit = topic.cursor("audit").expect("nobody holds it");
     assert_eq!((audit.next(), audit.rewound()), (Some(40), 0));
 }
-
 /// Most messages that a consumer commits before it waits to be killed.
 const ROUND: u64 = 500;
 

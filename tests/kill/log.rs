@@ -36,7 +36,8 @@ pub fn folder(bus: &Path) -> PathBuf {
     bus.with_file_name("log")
 }
 
-/// The options of a durable topic; `kind` is `durable`, `durable-each`, `durable-large`, or
+/// The options of a durable topic; `kind` is `durable`, `durable-each`, `durable-large`, of
+/// which a segment has room for a piece of the order, `durable-timed`, which is that and put on disk often, or
 /// `durable-kept`, of which only the newest messages are kept.
 pub fn options(bus: &Bus, path: &Path, kind: &str) -> TopicBuilder<Raw> {
     let topic = bus.topic::<Raw>(TOPIC).durable_at(folder(path));
@@ -44,6 +45,9 @@ pub fn options(bus: &Bus, path: &Path, kind: &str) -> TopicBuilder<Raw> {
     match kind {
         "durable-each" => topic.segment_bytes(role::SEGMENT_BYTES).sync(SyncPolicy::Each),
         "durable-large" => topic.segment_bytes(8 << 20),
+        "durable-timed" => {
+            topic.segment_bytes(8 << 20).sync(SyncPolicy::Every(Duration::from_millis(2)))
+        }
         "durable-kept" => {
             let topic = topic.segment_bytes(1 << 14).retain_bytes(1 << 16);
             topic.sync(SyncPolicy::Every(Duration::from_millis(2)))
@@ -396,8 +400,23 @@ impl Template {
             while publisher.sequence() < NEARLY {
                 publisher.publish(b"long ago")?;
             }
+            // All summaries of times but the last one.
+            let end = Instant::now() + LIMIT;
+            while kind == "durable-timed" && !template.is_summarised()? && Instant::now() < end {
+                crate::process::pause(Duration::from_millis(2));
+            }
         }
         Ok(template)
+    }
+
+    /// Whether there is a summary of the last block of places but one of the first piece.
+    fn is_summarised(&self) -> Outcome<bool> {
+        use std::os::unix::fs::FileExt;
+        let piece = std::fs::File::open(self.folder.join("log/places-000000000000"))?;
+        let mut latest = [0; 8];
+        piece
+            .read_exact_at(&mut latest, HEADER_BYTES + PLACES * 8 + (PLACES / 4096 - 2) * 16 + 8)?;
+        Ok(latest != [0; 8])
     }
 
     /// Makes it the log of the topic of this bus.

@@ -39,7 +39,7 @@ pub const POINTS: &[&str] = &[
 ];
 
 /// Kinds of logs that are about to begin another piece of their order.
-const KINDS: [&str; 2] = ["durable-large", "durable-kept"];
+const KINDS: [&str; 3] = ["durable-large", "durable-kept", "durable-timed"];
 
 /// Survivors go on within this time.
 const RECOVERY_MAX: Duration = Duration::from_millis(100);
@@ -105,10 +105,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "publish each", kind: "durable-each", focus: &["log.", "file.link"], ..PLAIN },
     Scenario {
         name: "turn to the next piece",
-        kind: "durable-large",
+        kind: "durable-timed",
         before: Before::AboutToTurn,
         count: 32,
-        focus: &["log.", "file."],
+        focus: &["log.tail", "file.link", "prepare.piece", "times."],
         ..PLAIN
     },
     Scenario {
@@ -116,7 +116,7 @@ const SCENARIOS: &[Scenario] = &[
         kind: "durable-kept",
         before: Before::AboutToTurn,
         count: 300,
-        focus: &["prepare.", "sync.", "retain.", "times.", "checkpoint.", "log.begin"],
+        focus: &["prepare.", "sync.", "retain.", "checkpoint.", "log.begin"],
         ..PLAIN
     },
     Scenario {
@@ -296,12 +296,13 @@ fn restart(path: &Path) {
 /// Makes the log what it is when the victim comes; who uses it.
 fn prepare(
     scenario: &Scenario,
-    templates: &[Template; 2],
+    templates: &[Template; 3],
     path: &Path,
     books: &mut Books,
 ) -> Outcome<Option<Survivor>> {
     let open = || log::topic(&role::bus(path)?, path, scenario.kind);
-    let template = &templates[usize::from(scenario.kind == KINDS[1])];
+    let kind = KINDS.iter().position(|kind| *kind == scenario.kind).unwrap_or(0);
+    let template = &templates[kind];
     match scenario.before {
         Before::Nothing => {}
         Before::InUse => {
@@ -334,7 +335,7 @@ fn prepare(
     Ok(None)
 }
 
-fn run_one(scenario: &Scenario, fate: &Fate, templates: &[Template; 2]) -> Outcome<Run> {
+fn run_one(scenario: &Scenario, fate: &Fate, templates: &[Template; 3]) -> Outcome<Run> {
     let (place, mut books, mut run) = (Place::new(), Books::default(), Run::default());
     let path = place.bus();
     let mut survivor = prepare(scenario, templates, &path, &mut books)?;
@@ -393,7 +394,7 @@ fn run_one(scenario: &Scenario, fate: &Fate, templates: &[Template; 2]) -> Outco
 }
 
 /// A run whose errors are faults.
-fn attempt(scenario: &Scenario, fate: &Fate, templates: &[Template; 2]) -> Run {
+fn attempt(scenario: &Scenario, fate: &Fate, templates: &[Template; 3]) -> Run {
     run_one(scenario, fate, templates).unwrap_or_else(|error| Run {
         faults: vec![format!("an error: {error}")],
         ..Run::default()
@@ -407,7 +408,8 @@ pub fn run() -> Outcome {
     let points: BTreeSet<String> = points::all().into_iter().filter(of_logs).collect();
     let (mut killed, mut stopped) = (BTreeMap::new(), BTreeMap::new());
     let (mut times, mut faults, mut slow, mut runs) = (Times::default(), 0, Vec::new(), 0);
-    let templates = [Template::make(KINDS[0])?, Template::make(KINDS[1])?];
+    let [large, kept, timed] = KINDS.map(Template::make);
+    let templates = [large?, kept?, timed?];
     let only = std::env::var("WINDLASS_SCENARIO").unwrap_or_default();
     for scenario in SCENARIOS.iter().filter(|scenario| scenario.name.contains(&only)) {
         let probe = attempt(scenario, &Fate::Live, &templates);
@@ -451,6 +453,10 @@ pub fn run() -> Outcome {
         total(&stopped),
         began.elapsed()
     ));
+    for (point, kills) in &killed {
+        let stops = stopped.get(point).unwrap_or(&0);
+        show(&format!("  {point:<18} killed {kills} times, stopped {stops} times"));
+    }
     assert_eq!(faults, 0, "the faults are above");
     let missing = |of: &BTreeMap<String, u64>| -> Vec<String> {
         points.iter().filter(|point| !of.contains_key(*point)).cloned().collect()

@@ -7,6 +7,7 @@ use serde::Serialize;
 use windlass::{Bus, Cursor, CursorInfo, ErrorKind, Raw, Topic, UntypedTopic};
 
 use super::place::{find_log, Source};
+use super::target::tell_of_losses;
 use super::value::time;
 use crate::args::{CursorAction, CursorsArguments};
 use crate::output::{self, count, some, table};
@@ -81,7 +82,10 @@ impl Owner {
         }
         let topic = Bus::anonymous()?.topic::<Raw>("cursors").durable_at(source.log.path());
         match topic.with_schema(source.schema_bytes.clone()).open() {
-            Ok(topic) => Ok(Self::Mine(topic)),
+            Ok(topic) => {
+                tell_of_losses(source.log.path(), topic.recovery());
+                Ok(Self::Mine(topic))
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let user = source.log.info()?.used_by.unwrap_or_else(|| "somebody".to_owned());
                 bail!(

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use windlass::{Append, Bus, Policy, PublishError, Publisher, Raw, Topic};
 
 use super::interrupt;
+use super::target::tell_of_losses;
 use crate::output;
 
 /// How long to wait for room at a time, so that Ctrl-C is heard.
@@ -30,6 +31,9 @@ impl Outlet {
     /// Opens a topic, or makes it, for messages of this schema.
     pub fn open(bus: &Bus, name: &str, schema: Option<Vec<u8>>) -> Result<Self> {
         let topic = bus.topic::<Raw>(name).with_schema(schema).open()?;
+        if let Ok(log) = topic.log() {
+            tell_of_losses(log.path(), topic.recovery());
+        }
         let (publisher, is_durable) = (topic.publisher()?, topic.info()?.policy == Policy::Durable);
         Ok(Self { topic, publisher, is_durable, said: false, messages: 0, payload_bytes: 0 })
     }

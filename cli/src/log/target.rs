@@ -7,10 +7,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context, Result};
-use windlass::{Append, Bus, LogInfo, Publisher, Raw, TopicBuilder};
+use windlass::{Append, Bus, LogInfo, Publisher, Raw, Recovery, TopicBuilder};
 
 use super::place::unfinished;
 use crate::args::LogArguments;
+use crate::output::{self, count, some};
 
 /// A log to append to.
 pub struct Target {
@@ -66,7 +67,9 @@ impl Target {
     }
 
     fn new(path: &Path, builder: TopicBuilder<Raw>) -> Result<Self> {
-        let publisher = builder.create()?.publisher()?;
+        let topic = builder.create()?;
+        tell_of_losses(path, topic.recovery());
+        let publisher = topic.publisher()?;
         let path = path.to_owned();
         Ok(Self { publisher, path, messages: 0, payload_bytes: 0, first: None })
     }
@@ -90,6 +93,18 @@ impl Target {
 fn builder(path: &Path, what: &str, schema: Option<Vec<u8>>) -> Result<TopicBuilder<Raw>> {
     let topic = Bus::anonymous()?.topic::<Raw>(what);
     Ok(topic.durable_at(path).with_schema(schema).subscribers_max(1))
+}
+
+/// Says what opening a log had to cut off.
+pub fn tell_of_losses(path: &Path, recovery: Option<&Recovery>) {
+    let Some(recovery) = recovery.filter(|recovery| recovery.cut_messages > 0) else { return };
+    let lost = some(recovery.cut_messages, "message", "messages");
+    output::complain(&format!(
+        "windlass: the log {} lost its newest {lost}, which had not reached the disk when the machine \
+         crashed; it goes on with sequence {}",
+        path.display(),
+        count(recovery.next)
+    ));
 }
 
 /// A log, or a file, that is being made under another name, and removed unless it is finished.

@@ -234,3 +234,28 @@ fn what_cannot_be_exported_or_imported_is_said_in_a_sentence() {
     }
     assert_eq!(leftovers(folder.path()), Vec::<String>::new());
 }
+
+#[test]
+fn whoever_goes_on_with_a_log_is_told_what_a_crash_took_from_it() {
+    let folder = Folder::new();
+    let (whole, log, file) =
+        (path(&folder, "whole.log"), path(&folder, "crashed.log"), path(&folder, "more.jsonl"));
+    let topic = bytes_at(&whole);
+    let mut publisher = topic.publisher().expect("a lane");
+    for text in ["one", "two", "three"] {
+        publisher.publish(text.as_bytes()).expect("there is room");
+    }
+    // What a crash leaves, before anything is known to be on disk: of the last message, all but a byte.
+    std::fs::create_dir(&log).expect("it can be made");
+    for entry in std::fs::read_dir(&whole).expect("a folder") {
+        let file = entry.expect("an entry");
+        std::fs::copy(file.path(), Path::new(&log).join(file.file_name())).expect("copied");
+    }
+    damage(&log, "three");
+    std::fs::write(&file, "{\"text\":\"four\"}\n").expect("written");
+    let ran = windlass(&["import", &file, "--into", &log]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("lost its newest 1 message"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("goes on with sequence 2"), "{}", ran.stderr);
+    assert_eq!(texts(&log), ["one", "two", "four"]);
+}
