@@ -99,8 +99,8 @@ pub struct VerifyReport {
     pub checksums: bool,
     /// Everything below this sequence was put on disk, says the newest checkpoint.
     pub checkpoint_next: u64,
-    /// Where the log would end if everybody left it now and somebody opened it: before the first damage behind the
-    /// checkpoint.
+    /// Where the log would end if everybody left it now and somebody opened it. If the machine may have crashed since
+    /// it was used, that is before the first damage behind the checkpoint, else behind the last sound message.
     pub recovered_next: u64,
     /// Messages that would be cut off then, sound or not.
     pub would_cut: u64,
