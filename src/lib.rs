@@ -56,8 +56,8 @@
 //! A topic stores the schema of its type. [`Bus::schema`] gives it to tools, which read single fields by it, and with
 //! the feature `json` turn messages into JSON and back: see [`Schema`].
 //!
-//! A topic can be [durable](TopicBuilder::durable): the same publish and subscribe, kept in a [`Log`] on disk that anybody
-//! replays, with [`Keys`] and an [`EventStore`] on top.
+//! A topic can be [durable](TopicBuilder::durable): the same publish and subscribe, kept in a [`Log`] on disk that
+//! anybody replays, with [`Keys`] and an [`EventStore`] on top.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -84,9 +84,9 @@
 //!   on will be delivered, or counted as missed.
 //! * **One order**, on a topic that is [`ordered`](TopicBuilder::ordered): the same for every subscriber, under dense
 //!   sequence numbers.
-//! * **A durable topic keeps what was published**, through the death of all processes whatever its options are, and through
-//!   a crash of the machine as its [`SyncPolicy`] says. What was lost in a crash is counted, and a message that changed on
-//!   disk is named ([`RecvError::Damaged`]), not delivered.
+//! * **A durable topic keeps what was published**, through the death of all processes whatever its options are, and
+//!   through a crash of the machine as its [`SyncPolicy`] says. What was lost in a crash is counted, and a message that
+//!   changed on disk is named ([`RecvError::Damaged`]), not delivered.
 //! * **Death is survived at any instruction.** Whoever is hindered by a dead process asks the kernel, frees or takes
 //!   over what it owned, and goes on. What it committed stays. No timeout is ever taken for a death.
 //! * **A view does not change.** While a message is borrowed, or a [`View`] of it lives, its bytes stay as they are.

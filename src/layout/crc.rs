@@ -1,7 +1,8 @@
 //! CRC-32C of short messages.
 //!
 //! The library that computes it works on three parts of a long message at once, and what that takes to prepare is more
-//! than the checksum of a message of some hundred bytes. Those are computed here, by the same instruction, word by word.
+//! than the checksum of a message of some hundred bytes. Those are computed here, by the same instruction, word by
+//! word.
 
 #![allow(unsafe_code)]
 

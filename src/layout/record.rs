@@ -10,9 +10,9 @@
 //!        24   payload, zeroes up to a multiple of 8, key, zeroes up to a multiple of 8
 //! ```
 //!
-//! The number is the low 24 bits of the record's number in its lane. The checksum covers, in this order, the three words
-//! with zero in its own place, the payload and the key, both with their zeroes. It begins at a value that depends on the
-//! log, the lane and the segment ([`seed`]), so a record is sound in its own place only.
+//! The number is the low 24 bits of the record's number in its lane. The checksum covers, in this order, the three
+//! words with zero in its own place, the payload and the key, both with their zeroes. It begins at a value that
+//! depends on the log, the lane and the segment ([`seed`]), so a record is sound in its own place only.
 //!
 //! A record says nothing about being committed: the order of the log does.
 

@@ -4,8 +4,8 @@
 //! holds a shared lock on the file; whoever makes the log ready for a topic holds it alone. So whoever finds another
 //! topic's name, or that of its own topic from before the machine was started anew, and gets the lock alone, knows that
 //! nobody uses the log, and that what its control file says of it means nothing. The claim also names the start of the
-//! machine, and its own file by number: so it is known whether a crash of the machine, or a copy that was made while the
-//! log was in use, may be what the log is in.
+//! machine, and its own file by number: so it is known whether the log may be what a crash of the machine left, or a
+//! copy that was made while it was in use.
 //!
 //! Everybody who uses the log also holds a shared lock on the file `log`. A claim file that is gone is made anew by
 //! whoever gets that one alone.

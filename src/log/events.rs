@@ -22,7 +22,8 @@ pub enum Expected {
 /// Why an event was not appended. Nothing was.
 #[derive(Debug)]
 pub enum AppendError {
-    /// The stream has another number of events than expected: somebody else appended to it. Read it again, decide again.
+    /// The stream has another number of events than expected: somebody else appended to it. Read it again, decide
+    /// again.
     Version {
         /// Events that it was to have.
         expected: u64,
@@ -73,9 +74,9 @@ impl From<Error> for AppendError {
 
 /// Streams of events under keys, kept for ever in the log of a durable topic, in one total order.
 ///
-/// Every process that opens the topic may have a store over it. An event has an *id*, its sequence in the topic, and its
-/// stream has a *version*, the number of events in it. Appending with [`Expected::Version`] is optimistic concurrency:
-/// of several processes that decided on the same state of a stream exactly one succeeds.
+/// Every process that opens the topic may have a store over it. An event has an *id*, its sequence in the topic, and
+/// its stream has a *version*, the number of events in it. Appending with [`Expected::Version`] is optimistic
+/// concurrency: of several processes that decided on the same state of a stream exactly one succeeds.
 ///
 /// Events are read where they lie; iterators and views share the mapping of the log. The keys are indexed in the memory
 /// of each process ([`Keys`]), by reading the log once when the store is opened.
@@ -117,7 +118,8 @@ pub struct EventStore<T: Payload> {
 pub struct Appended {
     /// Its id: its sequence in the topic.
     pub id: u64,
-    /// The version of its stream with this event; `None` if no version was expected: others may have appended before it.
+    /// The version of its stream with this event; `None` if no version was expected: others may have appended before
+    /// it.
     pub version: Option<u64>,
 }
 
@@ -367,8 +369,8 @@ impl<T: Payload> fmt::Debug for EventStore<T> {
     }
 }
 
-/// Events of all streams, in their order; see [`EventStore::read`]. Nothing is copied, and making one costs the same for
-/// few and for many.
+/// Events of all streams, in their order; see [`EventStore::read`]. Nothing is copied, and making one costs the same
+/// for few and for many.
 pub struct Events<T: Payload> {
     log: Log<T>,
     at: u64,

@@ -15,8 +15,8 @@ type Numbers = RwLock<Vec<u64>>;
 
 /// The keys of a durable topic, shared by all clones of this handle.
 ///
-/// Messages that were published without a key are not in it. What was published before a call of [`follow`](Self::follow)
-/// is in it after that call.
+/// Messages that were published without a key are not in it. What was published before a call of
+/// [`follow`](Self::follow) is in it after that call.
 ///
 /// # Examples
 ///
@@ -93,8 +93,8 @@ impl<T: Payload> Keys<T> {
         self.map().get(key).cloned()
     }
 
-    /// Reads what was published since the last call. Returns the sequence up to which everything is in, which is that of
-    /// the next message.
+    /// Reads what was published since the last call. Returns the sequence up to which everything is in, which is that
+    /// of the next message.
     ///
     /// Messages that are [damaged](RecvError::Damaged), or deleted before they were read, are not in; see
     /// [`damaged`](Self::damaged).

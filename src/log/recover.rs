@@ -49,7 +49,7 @@ pub struct Recovery {
     pub damaged: u64,
     /// Messages that had a place in the order and are lost: they, or one before them, did not reach the disk.
     pub cut_messages: u64,
-    /// Of each lane: bytes behind its last message that were not zero; of each piece behind the first, at least so many.
+    /// Of each lane: bytes behind its last message that were not zero, as far as they were looked at.
     pub cut_bytes: BTreeMap<u32, u64>,
     /// How long it took.
     pub took: Duration,

@@ -129,7 +129,12 @@ impl Piece {
     pub fn read(&self, sequence: u64) -> Option<Place> {
         // PLACE: pairs with the swap in `append`.
         let found = self.word(sequence).load(Acquire);
-        (found != 0).then(|| word::unpack(found))
+        // A word that no publisher wrote names no lane.
+        let place = |found| match found == pack(word::unpack(found)) {
+            true => word::unpack(found),
+            false => Place { lane: usize::MAX, position: 0 },
+        };
+        (found != 0).then(|| place(found))
     }
 
     /// Sets a word of a piece that nobody uses: for whoever repairs a log.

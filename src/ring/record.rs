@@ -1,7 +1,7 @@
 //! Records: how a message lies in a lane of a log.
 //!
-//! A record is written as plain bytes behind the end of its lane, where nobody looks, and is committed by a place in the
-//! order of the log (edge `PLACE` of [`log`](super::log)). From then on it does not change.
+//! A record is written as plain bytes behind the end of its lane, where nobody looks, and is committed by a place in
+//! the order of the log (edge `PLACE` of [`log`](super::log)). From then on it does not change.
 
 use crate::layout::frame::{PROLOGUE, WORD};
 use crate::layout::record::{self as layout, HEADER, TIME_AT};

@@ -51,8 +51,8 @@ impl<'a> Append<'a> {
         Self { at: Some(sequence), ..self }
     }
 
-    /// With this time, in nanoseconds since 1970, instead of that of the clock: that of the event itself, or of a message
-    /// that is copied from elsewhere. Times need not rise.
+    /// With this time, in nanoseconds since 1970, instead of that of the clock: that of the event itself, or of a
+    /// message that is copied from elsewhere. Times need not rise.
     pub fn time_ns(self, time_ns: u64) -> Self {
         Self { time_ns: Some(time_ns), ..self }
     }

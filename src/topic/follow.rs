@@ -1,5 +1,5 @@
-//! How a subscriber of a durable topic follows its log: from record to record, segment to segment, past what was deleted
-//! and past what is damaged.
+//! How a subscriber of a durable topic follows its log: from record to record, segment to segment, past what was
+//! deleted and past what is damaged.
 
 use crate::error::ErrorKind;
 use crate::layout::frame::PROLOGUE;

@@ -16,7 +16,8 @@ use crate::shm::map::Access;
 use crate::shm::sys;
 use crate::topic::core::Core;
 use crate::topic::payload::Payload;
-use crate::topic::subscriber::{Cursor, Start, Subscriber};
+use crate::topic::start::Start;
+use crate::topic::subscriber::{Cursor, Subscriber};
 use crate::topic::view::{Hold, SlotLease};
 use std::sync::Arc;
 

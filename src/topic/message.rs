@@ -62,7 +62,8 @@ impl<'a, T: Payload> Message<'a, T> {
         self.cursor.reader.position_of(self.found.offset)
     }
 
-    /// When it was published, in nanoseconds since 1970 by the clock of the machine; `None` unless the topic is durable.
+    /// When it was published, in nanoseconds since 1970 by the clock of the machine; `None` unless the topic is
+    /// durable.
     pub fn time_ns(&self) -> Option<u64> {
         self.record().map(|record| self.cursor.reader.lane().record_time(record.at))
     }

@@ -24,8 +24,8 @@ pub enum Policy {
     Reliable,
     /// The oldest messages are overwritten. A subscriber that was overtaken is told exactly how many it missed.
     Lossy,
-    /// Messages are kept in a log on disk. A subscriber that is slower than the retention of the log is told exactly how
-    /// many it missed.
+    /// Messages are kept in a log on disk. A subscriber that is slower than the retention of the log is told exactly
+    /// how many it missed.
     Durable,
 }
 
@@ -48,8 +48,8 @@ pub(super) fn policy_of(shape: &Shape) -> Policy {
     }
 }
 
-/// Looks for a topic that somebody else is making, whose log is in use already, a millisecond apart. A topic of that name
-/// that was removed, and is still in use, has the log for longer.
+/// Looks for a topic that somebody else is making, whose log is in use already, a millisecond apart. A topic of that
+/// name that was removed, and is still in use, has the log for longer.
 const TRIES_MAX: u32 = 2000;
 
 /// Names a topic and its options; made by [`Bus::topic`](crate::Bus::topic).

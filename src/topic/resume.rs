@@ -6,7 +6,8 @@ use crate::topic::join::begin_in_log;
 use crate::topic::message::Message;
 use crate::topic::outcome::RecvError;
 use crate::topic::payload::Payload;
-use crate::topic::subscriber::{Start, Subscriber};
+use crate::topic::start::Start;
+use crate::topic::subscriber::Subscriber;
 use crate::topic::wait::Wait;
 use crate::topic::Topic;
 

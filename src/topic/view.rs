@@ -41,8 +41,8 @@ impl Drop for SlotLease {
 
 /// What the views of one subscriber into one lane share.
 ///
-/// A segment of a log needs no pin, and no slot: it is not used again, and its mapping, which `lane` keeps, outlives its
-/// file.
+/// A segment of a log needs no pin, and no slot: it is not used again, and its mapping, which `lane` keeps, outlives
+/// its file.
 pub struct Hold {
     lane: Lane,
     slot: Option<Arc<SlotLease>>,
@@ -65,8 +65,8 @@ impl Hold {
         !self.loss.happened()
     }
 
-    /// The slot whose pins count, unless none do: a child that inherited a view counts nothing, as it drops nothing. The
-    /// pins are its parent's.
+    /// The slot whose pins count, unless none do: a child that inherited a view counts nothing, as it drops nothing.
+    /// The pins are its parent's.
     fn counts(&self) -> Option<usize> {
         let slot = self.slot.as_ref()?;
         (slot.fork_epoch == sys::fork_epoch()).then_some(slot.claimed.slot)
@@ -189,7 +189,8 @@ impl<T: Payload> View<T> {
         self.spot.position
     }
 
-    /// When it was published, in nanoseconds since 1970 by the clock of the machine; `None` unless the topic is durable.
+    /// When it was published, in nanoseconds since 1970 by the clock of the machine; `None` unless the topic is
+    /// durable.
     pub fn time_ns(&self) -> Option<u64> {
         self.record().map(|record| self.pinned.hold.lane.record_time(record.at))
     }

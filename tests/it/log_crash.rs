@@ -1,6 +1,6 @@
-//! Crashes of the machine, simulated: whatever pages of a log were lost or torn that were not on disk for sure, opening
-//! it keeps a beginning of the order, whole and right, with everything in it that was on disk; and what is cut off never
-//! comes back.
+//! Crashes of the machine, simulated: whatever pages of a log were lost or torn that were not on disk for sure,
+//! opening it keeps a beginning of the order, whole and right, with everything in it that was on disk; and what is cut
+//! off never comes back.
 
 use super::durable::Logs;
 use super::log::disk::{lay, look, reboot, Choice, Dice, Files, History};

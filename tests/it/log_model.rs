@@ -1,7 +1,7 @@
 //! Random operations on a durable topic, next to a model: what was published is a list.
 //!
-//! The model does not know lanes, segments or pieces. A bus that goes takes nothing with it. A crash of the machine takes
-//! the end of the list with it, down to what was on disk, and the report says how much.
+//! The model does not know lanes, segments or pieces. A bus that goes takes nothing with it. A crash of the machine
+//! takes the end of the list with it, down to what was on disk, and the report says how much.
 
 use super::durable::Logs;
 use super::log::disk::{lay, look, reboot, Dice, Files, History};

@@ -369,8 +369,9 @@ impl Report {
         report::say(format_args!(
             "\nA log has a checksum and a time in each record, and its next segment is prepared by a \
              thread on the second core\nwhen the clock starts; a run goes through the end of a \
-             segment. A populated mapping is all there, and has\nneither unless it says so: then those of libraries, the checksum by crc32c and the time of the kernel's clock.\nWritten, in use: bytes that \
-             the process had the kernel write, and bytes of disk, for each byte of payload."
+             segment. A populated mapping is all there, and has\nneither unless it says so: then \
+             those of libraries, the checksum by crc32c and the time of the kernel's clock.\n\
+             Written, in use: bytes that the process had the kernel write, and bytes of disk, for each byte of payload."
         ));
     }
 }
