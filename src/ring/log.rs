@@ -129,12 +129,13 @@ impl Piece {
     pub fn read(&self, sequence: u64) -> Option<Place> {
         // PLACE: pairs with the swap in `append`.
         let found = self.word(sequence).load(Acquire);
+        if found == 0 {
+            return None;
+        }
+        let place = word::unpack(found);
         // A word that no publisher wrote names no lane.
-        let place = |found| match found == pack(word::unpack(found)) {
-            true => word::unpack(found),
-            false => Place { lane: usize::MAX, position: 0 },
-        };
-        (found != 0).then(|| place(found))
+        let is_one = pack(place) == found;
+        Some(if is_one { place } else { Place { lane: usize::MAX, position: 0 } })
     }
 
     /// Sets a word of a piece that nobody uses: for whoever repairs a log.
