@@ -118,3 +118,18 @@ fn keys_of_every_length() {
         assert_eq!(refused, Err(PublishError::TooLarge { need: 65_536, max: 65_535 }));
     }
 }
+
+#[test]
+fn a_publisher_that_rolls_on_keeps_no_file_open() {
+    let logs = Logs::in_memory("open");
+    let bus = anonymous();
+    let topic = bus.topic::<Raw>("events").durable_at(logs.0.join("events")).segment_bytes(4096);
+    let topic = topic.sync(SyncPolicy::Every(Duration::from_secs(3600))).open().expect("new");
+    let mut publisher = topic.publisher().expect("a free lane");
+    let files = || std::fs::read_dir("/proc/self/fd").expect("there is one").count();
+    let before = files();
+    for _ in 0..1000 {
+        publisher.publish(&[1; 4000]).expect("room");
+    }
+    until("they are closed", || files() < before + 200);
+}
