@@ -120,6 +120,26 @@ fn keys_of_every_length() {
 }
 
 #[test]
+fn an_old_time_of_its_own_deletes_nothing_that_is_new() {
+    let logs = Logs::in_memory("owntime");
+    let bus = anonymous();
+    let topic = bus.topic::<Raw>("events").durable_at(logs.0.join("events")).segment_bytes(4096);
+    let topic = topic.retain_for(Duration::from_secs(3600)).open().expect("new");
+    let mut publisher = topic.publisher().expect("a free lane");
+    for number in 0..3u8 {
+        publisher.publish(&[number; 1000]).expect("room");
+    }
+    // Copied from elsewhere, and long ago.
+    for number in 3..30u8 {
+        publisher.append(&[number; 1000], &Append::new().time_ns(1)).expect("room");
+    }
+    let log = topic.log().expect("durable");
+    let begun = std::time::Instant::now();
+    until("the keeper has looked", || begun.elapsed() > Duration::from_secs(4));
+    assert_eq!(log.first().expect("readable"), 0, "the first three are an instant old");
+}
+
+#[test]
 fn a_publisher_that_rolls_on_keeps_no_file_open() {
     let logs = Logs::in_memory("open");
     let bus = anonymous();
