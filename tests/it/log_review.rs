@@ -140,6 +140,30 @@ fn an_old_time_of_its_own_deletes_nothing_that_is_new() {
 }
 
 #[test]
+fn a_copy_that_is_put_back_is_what_the_topic_goes_on_with() {
+    let (logs, den) = (Logs::new("putback"), Den::new());
+    let (path, copy) = (logs.0.join("events"), logs.0.join("copy"));
+    let bus = den.bus();
+    let publish = |from: u8, to: u8| {
+        let topic = open(&bus, &path);
+        let mut publisher = topic.publisher().expect("a free lane");
+        (from..to).for_each(|number| assert!(publisher.publish(&[number]).is_ok()));
+    };
+    publish(0, 10);
+    std::fs::create_dir(&copy).expect("a free name");
+    for entry in std::fs::read_dir(&path).expect("the log") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).expect("it can be copied");
+    }
+    publish(10, 20);
+    std::fs::remove_dir_all(&path).expect("nobody uses it");
+    std::fs::rename(&copy, &path).expect("a free name");
+    publish(10, 15);
+    let expected: Vec<_> = (0..15u8).map(|number| (u64::from(number), vec![number])).collect();
+    assert_eq!(all(&open(&bus, &path)), expected);
+}
+
+#[test]
 fn a_publisher_that_rolls_on_keeps_no_file_open() {
     let logs = Logs::in_memory("open");
     let bus = anonymous();
