@@ -164,6 +164,25 @@ fn a_copy_that_is_put_back_is_what_the_topic_goes_on_with() {
 }
 
 #[test]
+fn a_log_that_was_exchanged_under_a_topic_in_use_is_refused() {
+    let (logs, den) = (Logs::new("exchanged"), Den::new());
+    let path = logs.0.join("events");
+    let first = den.bus();
+    let topic = open(&first, &path);
+    let mut publisher = topic.publisher().expect("a free lane");
+    (0..10u8).for_each(|number| assert!(publisher.publish(&[number]).is_ok()));
+    std::fs::rename(&path, logs.0.join("aside")).expect("a free name");
+    drop(open(&anonymous(), &path).publisher().expect("another log"));
+    let other = den.bus();
+    let again = other.topic::<Raw>("events").durable_at(&path).segment_bytes(4096).open();
+    let error = again.map(drop).expect_err("somebody uses the topic with another log");
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    publisher.publish(&[10]).expect("it has its files");
+    let expected: Vec<_> = (0..11u8).map(|number| (u64::from(number), vec![number])).collect();
+    assert_eq!(all(&topic), expected);
+}
+
+#[test]
 fn a_publisher_that_rolls_on_keeps_no_file_open() {
     let logs = Logs::in_memory("open");
     let bus = anonymous();
