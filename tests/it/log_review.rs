@@ -196,3 +196,25 @@ fn a_publisher_that_rolls_on_keeps_no_file_open() {
     }
     until("they are closed", || files() < before + 200);
 }
+
+#[test]
+fn a_place_that_cannot_have_a_log_is_refused_at_once() {
+    let logs = Logs::in_memory("odd");
+    let refused = |path: &Path| {
+        let topic = anonymous().topic::<Raw>("events").durable_at(path).open();
+        topic.map(drop).expect_err("there can be no log")
+    };
+    std::fs::create_dir(logs.0.join("empty")).expect("free");
+    let error = refused(&logs.0.join("empty"));
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("is a folder without a log"), "{error}");
+    std::fs::write(logs.0.join("file"), b"x").expect("free");
+    let error = refused(&logs.0.join("file"));
+    assert!(error.to_string().contains("it is a file, expected a folder"), "{error}");
+    // Whatever is made there is not there.
+    let error = refused(Path::new("/proc/log"));
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    for nothing in ["", "/", ".."] {
+        assert_eq!(refused(Path::new(nothing)).kind(), ErrorKind::Invalid, "{nothing}");
+    }
+}
