@@ -100,6 +100,7 @@ impl Core {
                 let files = LogFiles::open(log::core::open_folder(&path)?, &loss)?;
                 let head = Head::new(control.clone(), shape.head_at(), lanes);
                 let user = log_user(name, &member);
+                // LEASE: pairs with `swap_lease`.
                 let lease_of = |lane| Owner(control.word(shape.lease_at(lane)).load(Acquire));
                 let is_used = || {
                     let leases = (0..lanes).map(lease_of);
