@@ -119,7 +119,10 @@ impl Claim {
             std::thread::sleep(AGAIN);
         }
         let claim = Self { held: open(files, log.file())?, _log: log };
-        let me = |user: &User| user.identity == identity && user.boot == boot();
+        let number = claim.number()?;
+        // What the control file of the topic says is not about a copy that was put in the place of the log.
+        let me =
+            |user: &User| user.identity == identity && user.boot == boot() && user.file == number;
         loop {
             let mine = me(&claim.user()?);
             if claim.lock(if mine { libc::F_RDLCK } else { libc::F_WRLCK })? {

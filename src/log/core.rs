@@ -56,8 +56,15 @@ pub fn open_folder(path: &Path) -> Result<Folder> {
 }
 
 impl LogCore {
-    /// Uses a log for topic `identity`, shown as `name`, and makes it ready if nobody uses it.
-    pub fn open(files: LogFiles, head: Head, identity: u64, name: &str) -> Result<Arc<Self>> {
+    /// Uses a log for topic `identity`, shown as `name`, and makes it ready if nobody uses it. `is_used` says whether
+    /// somebody publishes on the topic, or subscribes to it.
+    pub fn open(
+        files: LogFiles,
+        head: Head,
+        identity: u64,
+        name: &str,
+        is_used: impl FnOnce() -> bool,
+    ) -> Result<Arc<Self>> {
         if head.lanes() < files.shape.publishers_max as usize {
             let what = format!("{}/log", files.folder);
             let (found, most) = (files.shape.publishers_max, head.lanes());
@@ -66,6 +73,18 @@ impl LogCore {
         let (claim, found) = Claim::take(&files, identity, name)?;
         let mut recovery = None;
         if let Found::Alone(past) = found {
+            if is_used() {
+                // Then they have files that are not here any more, and what is shared is about those.
+                return Err(Error::new(
+                    ErrorKind::Mismatch,
+                    format!(
+                        "{name} is in use with a log that was at {} before: it was removed, or \
+                         exchanged for this one; end all processes of the topic, or put the files \
+                         back",
+                        files.folder
+                    ),
+                ));
+            }
             files.folder.sweep_temporaries();
             let recovered = recover::recover(&files, past)?;
             let checkpoint = &recovered.checkpoint;

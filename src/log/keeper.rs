@@ -209,6 +209,9 @@ impl Work {
                 self.has_rolled |= !kept.segments.is_empty();
                 kept.segments.push(segment);
             }
+            // However long it is until they are put on disk: each is an open file and a mapping.
+            let old = kept.segments.len().saturating_sub(2);
+            kept.segments.drain(..old);
         }
         has_ended
     }
@@ -304,10 +307,6 @@ impl Work {
             let patient = shape.sync_ns > 0;
             self.synced_at = Instant::now();
             self.round(patient);
-            for kept in &mut self.lanes {
-                let old = kept.segments.len().saturating_sub(2);
-                kept.segments.drain(..old);
-            }
         }
         let is_time = self.written_at.elapsed() >= CHECKPOINT_EVERY;
         if (is_due && !self.files.shape.is_synced_often()) || is_time {

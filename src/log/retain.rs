@@ -4,10 +4,11 @@
 //! delete at once. Whoever has a file mapped keeps it.
 
 use crate::error::Result;
-use crate::layout::frame::PROLOGUE;
 use crate::layout::log::{piece_of, segment_file};
 use crate::limits::{HEADER_BYTES, PLACES};
-use crate::log::files::{Listing, LogFiles, Segment};
+use crate::log::files::{Listing, LogFiles};
+use crate::log::source::Source;
+use crate::log::times;
 use crate::ring::log::Head;
 use crate::shm::map::Access;
 use crate::shm::sys;
@@ -23,13 +24,17 @@ pub fn floor(files: &LogFiles, head: &Head, most: u64) -> Result<u64> {
     let mut lanes = written(files, head)?;
     let file_bytes = HEADER_BYTES as u64 + shape.segment_bytes + 8;
     let mut bytes = lanes.values().map(|numbers| numbers.len() as u64 * file_bytes).sum::<u64>();
-    let oldest_kept = match shape.retain_ns {
+    let old_below = match shape.retain_ns {
         0 => 0,
-        ns => sys::realtime_ns().saturating_sub(ns),
+        ns => {
+            // Messages may carry times of their own, so the newest one of a segment may be anywhere in it.
+            let oldest_kept = sys::realtime_ns().saturating_sub(ns);
+            times::at_time_within(&Source::of_files(files.clone()), floor, most, oldest_kept)?
+        }
     };
     loop {
         // The segment whose messages are all behind us first is the one whose successor begins first.
-        let mut first: Option<(u64, usize, Segment)> = None;
+        let mut first: Option<(u64, usize)> = None;
         for (lane, numbers) in &lanes {
             let Some(next) = numbers.get(1) else { continue };
             let Some(next) = files.segment(*lane, *next, Access::Read)? else { continue };
@@ -38,14 +43,12 @@ pub fn floor(files: &LogFiles, head: &Head, most: u64) -> Result<u64> {
             }
             let after = next.after();
             if first.as_ref().is_none_or(|(least, ..)| after < *least) {
-                first = Some((after, *lane, next));
+                first = Some((after, *lane));
             }
         }
-        let Some((after, lane, next)) = first.filter(|(after, ..)| *after <= most) else { break };
+        let Some((after, lane)) = first.filter(|(after, ..)| *after <= most) else { break };
         let is_much = shape.retain_bytes > 0 && bytes > shape.retain_bytes;
-        let is_old = shape.retain_ns > 0
-            && next.lane.record(PROLOGUE).is_some()
-            && next.lane.record_time(PROLOGUE) < oldest_kept;
+        let is_old = after <= old_below;
         if !is_much && !is_old && after > floor {
             break;
         }

@@ -67,7 +67,11 @@ fn time_of(source: &Source, cache: &mut Cache, sequence: u64) -> Option<u64> {
 
 /// The first sequence from which on there is a message of this time or a later one; the next one if there is none.
 pub fn at_time(source: &Source, time: u64) -> Result<u64> {
-    let (first, next) = (source.first()?, source.next()?);
+    at_time_within(source, source.first()?, source.next()?, time)
+}
+
+/// The same among the messages from `first` to `next`.
+pub fn at_time_within(source: &Source, first: u64, next: u64, time: u64) -> Result<u64> {
     let piece_of = |number: u64| source.piece(number);
     // The last piece with everything before it known to be earlier.
     let (mut from, mut end) = (first / PLACES, next / PLACES + 1);

@@ -59,24 +59,27 @@ impl<'a> Append<'a> {
 
     /// Bytes that a payload of `len` bytes needs together with the key. A length may be any number.
     pub(super) fn room(&self, len: usize) -> usize {
-        len.saturating_add(7 + padded(self.key.len()))
+        match self.key {
+            [] => len,
+            key => len.checked_next_multiple_of(8).unwrap_or(len).saturating_add(padded(key.len())),
+        }
     }
 }
 
 impl<T: Payload> Publisher<T> {
-    /// Makes room for `more` bytes behind a payload of `len` bytes that lies at the writer's position, by moving it if
-    /// there is none.
-    pub(super) fn make_room_behind(
+    /// Makes room for `room` bytes where a payload of `len` bytes lies at the writer's position, by moving it if there
+    /// is none.
+    pub(super) fn make_room_around(
         &mut self,
         len: usize,
-        more: usize,
+        room: usize,
         patience: Patience,
     ) -> Result<(), PublishError> {
-        if self.writer.has_room(len.saturating_add(more)) {
+        if self.writer.has_room(room) {
             return Ok(());
         }
         let payload = self.writer.space_ref(len).to_vec();
-        self.make_room(len.saturating_add(more), patience)?;
+        self.make_room(room, patience)?;
         self.writer.space(len).copy_from_slice(&payload);
         Ok(())
     }

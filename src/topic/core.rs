@@ -100,7 +100,14 @@ impl Core {
                 let files = LogFiles::open(log::core::open_folder(&path)?, &loss)?;
                 let head = Head::new(control.clone(), shape.head_at(), lanes);
                 let user = log_user(name, &member);
-                Some(LogCore::open(files, head, header.identity, &user)?)
+                // LEASE: pairs with `swap_lease`.
+                let lease_of = |lane| Owner(control.word(shape.lease_at(lane)).load(Acquire));
+                let is_used = || {
+                    let leases = (0..lanes).map(lease_of);
+                    let mut owners = leases.chain((0..slots.high()).map(|at| slots.owner(at)));
+                    owners.any(|owner| !owner.is_free() && member.is_alive(owner.node()))
+                };
+                Some(LogCore::open(files, head, header.identity, &user, is_used)?)
             }
             _ => None,
         };

@@ -216,7 +216,12 @@ impl<T: Payload> TopicBuilder<T> {
         if !parent.exists(&name)? {
             LogFiles::create(&parent, &name, &wanted, schema.as_deref().unwrap_or_default())?;
         }
-        let files = LogFiles::open(open_folder(&path)?, &Loss::default())?;
+        let folder = open_folder(&path)?;
+        let files =
+            LogFiles::open(folder, &Loss::default()).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => not_a_log(&path),
+                _ => error,
+            })?;
         self.compare_with(&files, self.segment_bytes, self.publishers_max)?;
         let stored = files.schema_bytes()?;
         match (&schema, files.shape.typed) {
@@ -270,6 +275,18 @@ impl<T: Payload> TopicBuilder<T> {
         let user = format!("is in use by {};", log_user(&self.name, &self.member));
         error.kind() == ErrorKind::AlreadyExists && error.to_string().contains(&user)
     }
+}
+
+fn not_a_log(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "{} is a folder without a log: name one that does not exist yet, for example {}, and \
+             it will be made",
+            path.display(),
+            path.join("log").display()
+        ),
+    )
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

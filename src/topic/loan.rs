@@ -285,21 +285,12 @@ where
     pub fn append(self, append: &Append<'_>) -> Result<Receipt, PublishError> {
         let Self { publisher, building: Construction { builder, patience }, clean } = self;
         publisher.check_process()?;
-        let len = match LoanArena::finish(&builder, publisher.writer.space(8)) {
-            Finished::InPlace { payload_bytes } => {
-                publisher.writer.take_back(clean);
-                publisher.make_room_behind(payload_bytes, append.room(0), patience)?;
-                payload_bytes
-            }
-            Finished::Outgrown { payload_bytes } => {
-                publisher.make_room(append.room(payload_bytes), patience)?;
-                publisher.writer.count_outgrown();
-                LoanArena::assemble(&builder, publisher.writer.space(payload_bytes));
-                payload_bytes
-            }
-        };
-        publisher.estimate = len.max(publisher.estimate - publisher.estimate / 16);
-        publisher.commit_as(len, len, append)
+        let appended = publisher.append_built(&builder, patience, clean, append);
+        if appended.is_err() {
+            // What was built is still there: the next loan is not to find it.
+            publisher.writer.lend();
+        }
+        appended
     }
 }
 
@@ -307,6 +298,30 @@ impl<T: capnp::traits::Owned> Publisher<T>
 where
     T: Payload<Building = Construction>,
 {
+    fn append_built(
+        &mut self,
+        builder: &Builder<LoanArena>,
+        patience: Patience,
+        clean: usize,
+        append: &Append<'_>,
+    ) -> Result<Receipt, PublishError> {
+        let len = match LoanArena::finish(builder, self.writer.space(8)) {
+            Finished::InPlace { payload_bytes } => {
+                self.writer.take_back(clean);
+                self.make_room_around(payload_bytes, append.room(payload_bytes), patience)?;
+                payload_bytes
+            }
+            Finished::Outgrown { payload_bytes } => {
+                self.make_room(append.room(payload_bytes), patience)?;
+                self.writer.count_outgrown();
+                LoanArena::assemble(builder, self.writer.space(payload_bytes));
+                payload_bytes
+            }
+        };
+        self.estimate = len.max(self.estimate - self.estimate / 16);
+        self.commit_as(len, len, append)
+    }
+
     /// Puts a message together that needed more segments than its loan.
     #[cold]
     fn publish_outgrown(

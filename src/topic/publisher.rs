@@ -291,7 +291,14 @@ impl<T: Payload> Publisher<T> {
                 let place = Place { lane: self.lane, position };
                 (position, order.append(place).ok_or(PublishError::Corrupt)?)
             }
-            Line::Log(pen) => pen.commit(&mut self.writer, len, touched, &Append::new())?,
+            Line::Log(pen) => {
+                let committed = pen.commit(&mut self.writer, len, touched, &Append::new());
+                if committed.is_err() {
+                    // What was written is still there: the next loan is not to find it.
+                    self.writer.lend();
+                }
+                committed?
+            }
         };
         self.tell(position, sequence)
     }

@@ -37,6 +37,7 @@ mod log_lanes;
 mod log_model;
 mod log_read;
 mod log_replay;
+mod log_review;
 mod log_times;
 mod log_verify;
 mod memory;

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// The bit of a folder's mode that hands its group on to what is made in it.
 const INHERIT_GROUP: u32 = 0o2000;
 
+/// How often what was just made may be gone before it is said that it cannot be made.
+const VANISHED_MAX: u32 = 1000;
+
 /// A name for something that is to become `name`: `.<name>.<pid>-<unique>.tmp`.
 pub(super) fn temporary_name(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -80,6 +83,7 @@ impl Temporary {
         is_folder: bool,
         create: impl Fn(&str) -> Result<OwnedFd, Errno>,
     ) -> Result<Self> {
+        let mut vanished = 0;
         loop {
             let name = temporary_name(target);
             let mut taken = false;
@@ -92,9 +96,14 @@ impl Temporary {
             let opened = match opened {
                 Err(_) if taken => continue,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    if parent.is_there() {
+                    if parent.is_there() && vanished < VANISHED_MAX {
                         // Swept between the call that made it and the one that opened it.
+                        vanished += 1;
                         continue;
+                    }
+                    if parent.is_there() {
+                        // A file system in which nothing can be made says that nothing is there.
+                        return Err(error);
                     }
                     return Err(gone("make", &parent.path.join(target)));
                 }
