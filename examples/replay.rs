@@ -43,6 +43,7 @@ fn main() -> Outcome<()> {
     let as_it_was = replay(&topic, Speed::Recorded)?;
     assert_eq!(as_it_was, replay(&topic, Speed::Times(100.0))?);
     assert_eq!(as_it_was, replay(&topic, Speed::Flat)?);
+    drop(topic); // and with it the thread that keeps the log
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }

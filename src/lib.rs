@@ -69,6 +69,7 @@
 //! let mut replay = topic.subscriber(Start::Oldest)?; // goes on with what is live
 //! assert_eq!(replay.try_recv()?.expect("it is kept").bytes(), b"buy 10");
 //! assert_eq!(Log::<Raw>::open(&folder)?.get(0)?.as_bytes(), b"buy 10");
+//! # drop((replay, topic));
 //! # std::fs::remove_dir_all(folder)?;
 //! # Ok(()) }
 //! ```

@@ -302,6 +302,7 @@ fn a_durable_topic_allocates_nothing_within_a_segment() {
     };
     round(0);
     assert_eq!(allocations(|| (1..ROUNDS as u64).for_each(|at| round(2 * at))), 0);
+    drop((log, subscriber, publisher, topic));
     std::fs::remove_dir_all(folder).expect("nobody else removes it");
 }
 

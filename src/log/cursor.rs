@@ -89,6 +89,7 @@ pub struct CursorInfo {
 /// assert!(topic.cursor("billing").is_err(), "it is held");
 /// drop(cursor);
 /// assert_eq!(topic.cursor("billing")?.next(), Some(1));
+/// # drop(topic);
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```

@@ -100,6 +100,7 @@ impl From<Error> for AppendError {
 /// let events: Vec<_> = store.read_stream(b"alice")?.collect::<Result<_, _>>()?;
 /// assert_eq!(events[1].as_bytes(), b"deposited 10");
 /// assert_eq!((store.count()?, store.last_id()?), (3, Some(2)));
+/// # drop((events, store));
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```

@@ -57,6 +57,7 @@ use std::sync::Arc;
 /// let error = log.get(3).expect_err("it is not published yet");
 /// assert_eq!(error.kind(), ErrorKind::OutOfRange);
 /// assert!(error.to_string().contains("the oldest that is kept is 0, the next one is 3"));
+/// # drop((log, publisher, topic));
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```
@@ -229,6 +230,7 @@ impl<T: Payload> Log<T> {
     ///     bytes += record?.bytes().len();
     /// }
     /// # assert_eq!(bytes, 6);
+    /// # drop((log, topic));
     /// # std::fs::remove_dir_all(folder)?;
     /// # Ok(()) }
     /// ```

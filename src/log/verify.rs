@@ -79,6 +79,7 @@ impl<T: Payload> Log<T> {
     /// let log = Log::open_untyped(&folder)?;
     /// let report = log.verify(|done, all| print!("\r{done} of {all}"))?;
     /// assert!(report.is_sound() && report.sound == 1, "{:?}", report.records);
+    /// # drop(topic);
     /// # std::fs::remove_dir_all(folder)?;
     /// # Ok(()) }
     /// ```

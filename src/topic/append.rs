@@ -23,6 +23,7 @@ use crate::topic::publisher::{Line, Publisher};
 /// let next = Append::new().key(b"alice").at(receipt.sequence + 1);
 /// publisher.append(b"closed", &next)?;
 /// assert_eq!(publisher.append(b"closed again", &next), Err(PublishError::Conflict));
+/// # drop((publisher, topic));
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```

@@ -56,6 +56,7 @@ pub enum OnDamage {
 ///     assert_eq!(replay.recv(Wait::Block)?.expect("not closed").bytes(), [tick]);
 /// }
 /// assert!(replay.try_recv()?.is_none() && replay.is_live());
+/// # drop((replay, publisher, topic));
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```

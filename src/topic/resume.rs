@@ -47,6 +47,7 @@ use crate::topic::Topic;
 ///
 /// let mut billing = topic.resume("billing", Start::Oldest)?;
 /// assert_eq!(billing.try_recv()?.map(|order| order.bytes().to_vec()), Some(b"two".to_vec()));
+/// # drop((billing, publisher, topic));
 /// # std::fs::remove_dir_all(folder)?;
 /// # Ok(()) }
 /// ```
