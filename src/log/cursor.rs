@@ -89,7 +89,7 @@ pub struct CursorInfo {
 /// assert!(topic.cursor("billing").is_err(), "it is held");
 /// drop(cursor);
 /// assert_eq!(topic.cursor("billing")?.next(), Some(1));
-/// # std::fs::remove_dir_all(folder)?;
+/// # while std::fs::remove_dir_all(&folder).is_err() {} // its keeper may be making a file
 /// # Ok(()) }
 /// ```
 pub struct Cursor {
