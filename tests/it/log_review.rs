@@ -252,7 +252,6 @@ fn a_lane_that_goes_on_behind_the_segment_of_another_user_has_no_gap() {
         }
         all(&topic)
     });
-    let expected: Vec<_> =
-        (0..12u8).map(|number| (u64::from(number), vec![number; 900])).collect();
+    let expected: Vec<_> = (0..12u8).map(|number| (u64::from(number), vec![number; 900])).collect();
     assert!(other.join().expect("nothing is damaged") == expected);
 }
