@@ -60,7 +60,8 @@ pub fn lane(files: &LogFiles, lane: usize, end: u64, segments: &[u64]) -> Result
             Ok(found) => cut += found,
             Err(error) if error.kind() == ErrorKind::Permission => {
                 tracing::info!(log = %files.folder, lane, %error, "goes on behind a segment");
-                return Ok((begin_of(files, segments[segments.len() - 1] + 1), cut));
+                // Those behind it are removed by now.
+                return Ok((begin_of(files, logical + 1), cut));
             }
             Err(error) => return Err(error),
         }

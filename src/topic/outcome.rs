@@ -37,6 +37,9 @@ pub enum PublishError {
     Forked,
     /// The log of a durable topic cannot grow, or cannot be put on disk: its file system is full or read-only, or
     /// fails. Nothing that was published before is lost, and once there is room the next call goes on.
+    ///
+    /// With [`SyncPolicy::Each`](crate::SyncPolicy::Each) a failing disk may also say so when the message is there for
+    /// everybody already and only its place in the order is not on disk: publishing it again may make it twice.
     Storage {
         /// What the operating system said.
         kind: ErrorKind,

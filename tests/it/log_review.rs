@@ -3,6 +3,7 @@
 
 use super::durable::Logs;
 use super::process::{until, Den};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use windlass::schemas::tick_capnp::tick;
@@ -217,4 +218,40 @@ fn a_place_that_cannot_have_a_log_is_refused_at_once() {
     for nothing in ["", "/", ".."] {
         assert_eq!(refused(Path::new(nothing)).kind(), ErrorKind::Invalid, "{nothing}");
     }
+}
+
+#[test]
+fn a_lane_that_goes_on_behind_the_segment_of_another_user_has_no_gap() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let logs = Logs::in_memory("users");
+    let path = logs.0.join("events");
+    let topic = open(&anonymous(), &path);
+    let mut publisher = topic.publisher().expect("a free lane");
+    for number in 0..8u8 {
+        publisher.publish(&[number; 900]).expect("room");
+    }
+    until("the next segment is there", || path.join("lane-0-000000000002").exists());
+    drop((publisher, topic));
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    allow(&path, 0o777);
+    for entry in std::fs::read_dir(&path).expect("the log") {
+        let path = entry.expect("an entry").path();
+        allow(&path, if path.ends_with("lane-0-000000000001") { 0o644 } else { 0o666 });
+    }
+    let other = std::thread::spawn(move || {
+        // Of this thread alone, and of those that it starts.
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+        let topic = open(&anonymous(), &path);
+        let mut publisher = topic.publisher().expect("a free lane");
+        for number in 8..12u8 {
+            publisher.publish(&[number; 900]).expect("room");
+        }
+        all(&topic)
+    });
+    let expected: Vec<_> = (0..12u8).map(|number| (u64::from(number), vec![number; 900])).collect();
+    assert!(other.join().expect("nothing is damaged") == expected);
 }
