@@ -19,6 +19,7 @@ pub mod lane;
 pub(crate) mod log;
 pub mod order;
 pub mod owner;
+pub mod place;
 #[cfg(not(windlass_loom))]
 pub(crate) mod queue;
 pub mod record;

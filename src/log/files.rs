@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::header::{Header, Kind};
 use crate::layout::log::{self as layout, LogShape};
-use crate::layout::order::POSITION_END;
+use crate::layout::place::POSITION_END;
 use crate::layout::record;
 use crate::limits::{HEADER_BYTES, PLACES};
 use crate::log::prepare::{self, Making};

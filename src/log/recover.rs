@@ -23,7 +23,8 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::frame::PROLOGUE;
 use crate::layout::log::Checkpoint;
-use crate::layout::order::{Place, POSITION_END};
+use crate::layout::order::Place;
+use crate::layout::place::POSITION_END;
 use crate::limits::PLACES;
 use crate::log::files::{Listing, LogFiles};
 use crate::log::walk::{self, Walk};

@@ -32,7 +32,8 @@
 //!
 //! The one-word append with a helped tail follows the idea of the Michael and Scott queue (PODC 1996).
 
-use crate::layout::order::{self as word, Place};
+use crate::layout::order::Place;
+use crate::layout::place as words;
 use crate::limits::{LINE, PLACES, PUBLISHERS_MAX};
 use crate::ring::lane::Corrupt;
 use crate::ring::order::TAIL_MAX;
@@ -124,7 +125,8 @@ impl Piece {
         self.region.word(self.at + (sequence % PLACES) as usize * 8)
     }
 
-    /// The record that has this place, if any has. An input: check lane and position before use.
+    /// The record that has this place, if any has; [`NO_LANE`](words::NO_LANE) if no publisher wrote it. An input: check
+    /// lane and position before use.
     #[inline]
     pub fn read(&self, sequence: u64) -> Option<Place> {
         // PLACE: pairs with the swap in `append`.
@@ -132,16 +134,14 @@ impl Piece {
         if found == 0 {
             return None;
         }
-        let place = word::unpack(found);
-        // A word that no publisher wrote names no lane.
-        let is_one = pack(place) == found;
-        Some(if is_one { place } else { Place { lane: usize::MAX, position: 0 } })
+        Some(words::unpack(found, sequence))
     }
 
     /// Sets a word of a piece that nobody uses: for whoever repairs a log.
     pub fn set(&self, sequence: u64, place: Option<Place>) {
+        let word = place.map_or(0, |place| words::pack(place, sequence));
         // Relaxed: published by whatever tells others of the piece.
-        self.word(sequence).store(place.map_or(0, pack), Relaxed);
+        self.word(sequence).store(word, Relaxed);
     }
 
     /// The first sequence of this piece that is not taken, if all that follow are not taken either.
@@ -160,11 +160,6 @@ impl Piece {
         }
         first + taken
     }
-}
-
-fn pack(place: Place) -> u64 {
-    // The bit that tells laps apart in a ring makes every word nonzero here.
-    word::pack(place, 0, 1)
 }
 
 impl Head {
@@ -277,7 +272,7 @@ impl Head {
             step!("log.place");
             let word = piece.word(sequence);
             // PLACE: pairs with the load above, and with `Piece::read`.
-            if word.compare_exchange(0, pack(place), AcqRel, Relaxed).is_ok() {
+            if word.compare_exchange(0, words::pack(place, sequence), AcqRel, Relaxed).is_ok() {
                 self.finish(sequence);
                 return Appended::At(sequence);
             }

@@ -271,6 +271,13 @@ fn a_byte_that_changed_anywhere_in_a_record_costs_that_record() {
     assert!(wrongs(&Log::open(folder(&logs)).expect("a log"), &sent).is_empty());
 }
 
+/// The word of the order that makes the record at `position_8 * 8` the message `sequence`.
+pub fn place_word(lane: u64, position_8: u64, sequence: u64) -> u64 {
+    let word = 1 << 63 | lane << 56 | position_8;
+    let bytes = word.to_le_bytes().into_iter().chain(u64::to_le_bytes(sequence));
+    word | u64::from(bytes.fold(0, |sum, byte| sum ^ byte)) << 48
+}
+
 #[test]
 fn a_place_that_is_gone_or_wrong_costs_one_message() {
     let logs = Logs::new("places");
@@ -281,8 +288,8 @@ fn a_place_that_is_gone_or_wrong_costs_one_message() {
     for (word, damage) in [
         (0, Damage::Place),
         (u64::MAX, Damage::Place),
-        (1 << 63 | 3 << 56 | 2, Damage::Gone),
-        (1 << 63 | 77, Damage::Record),
+        (place_word(3, 2, 50), Damage::Gone),
+        (place_word(0, 77, 50), Damage::Record),
     ] {
         let mut old = [0; 8];
         file.read_exact_at(&mut old, 4096 + 50 * 8).expect("it is there");

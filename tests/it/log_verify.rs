@@ -69,7 +69,7 @@ fn each_damage_is_named_by_message_and_file() {
     let word = 4096 + 50 * 8;
     let other = receipts[52];
     assert_eq!(other.lane, receipt.lane);
-    let another = 1u64 << 63 | u64::from(other.lane) << 56 | (other.position / 8);
+    let another = place_word(other.lane.into(), other.position / 8, 50);
     /// File, where in it, bytes, what is found, and in which file.
     type Case<'a> = (&'a str, u64, Vec<u8>, &'a [(u64, Damage)], &'a str);
     let cases: [Case<'_>; 5] = [
