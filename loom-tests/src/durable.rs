@@ -4,7 +4,8 @@
 use loom::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::*;
 use std::sync::Arc;
-use windlass::layout::order::{self as layout, Place};
+use windlass::layout::order::Place;
+use windlass::layout::place as words;
 use windlass::limits::{LINE, PLACES};
 use windlass::ring::log::{self, Appended, Head, Intent, Piece};
 use windlass::shm::place::Region;
@@ -352,7 +353,7 @@ pub fn append_with(
             note(sequence);
         }
         step::reached("log.place");
-        let packed = layout::pack(place, 0, 1);
+        let packed = words::pack(place, sequence);
         let order = if is(Flaw::RelaxedPlace) { Relaxed } else { AcqRel };
         let taken = match is(Flaw::StoresPlace) {
             true => {

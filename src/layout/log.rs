@@ -8,8 +8,8 @@
 //!   places-<n>          piece n of the order: a header page, then a word for each record
 //! ```
 //!
-//! The order is an array of words, one for each sequence, cut into pieces: `1 | lane: 7 | check: 8 | position / 8: 48`, zero if
-//! not yet taken. A record is committed when its word is there.
+//! The order is an array of words, one for each sequence, cut into pieces: `1 | lane: 7 | check: 8 | position / 8:
+//! 48`, zero if not yet taken. A record is committed when its word is there.
 
 use crate::error::{Error, Result};
 use crate::layout::header::{Header, Kind, END_BYTES, FIELDS};

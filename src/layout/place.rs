@@ -7,9 +7,9 @@
 //! └───┴─────────┴────────┴────────────────────────┘
 //! ```
 //!
-//! The checksum of a record covers where it lies and not which message it is. The check ties the word to its sequence: it
-//! is the sum without carries of the bytes of both, so whatever became of one byte of the word, or of a word that moved
-//! to the place next to its own, is noticed.
+//! The checksum of a record covers where it lies and not which message it is. The check ties the word to its
+//! sequence: it is the sum without carries of the bytes of both, so whatever became of one byte of the word, or of a
+//! word that moved to the place next to its own, is noticed.
 
 use crate::layout::order::Place;
 

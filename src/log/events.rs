@@ -78,6 +78,9 @@ impl From<Error> for AppendError {
 /// its stream has a *version*, the number of events in it. Appending with [`Expected::Version`] is optimistic
 /// concurrency: of several processes that decided on the same state of a stream exactly one succeeds.
 ///
+/// An event that changed on disk is counted by those who had read it before and not by others: what [`Keys::damaged`]
+/// names makes the versions of its stream a matter of opinion, until the log is repaired from a copy.
+///
 /// Events are read where they lie; iterators and views share the mapping of the log. The keys are indexed in the memory
 /// of each process ([`Keys`]), by reading the log once when the store is opened.
 ///

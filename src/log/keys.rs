@@ -51,8 +51,6 @@ struct Shared<T: Payload> {
 
 struct Follower<T: Payload> {
     subscriber: Subscriber<T>,
-    /// Every message below this one is indexed.
-    next: u64,
     /// Messages that are not what was published.
     damaged: Vec<u64>,
 }
@@ -72,8 +70,7 @@ impl<T: Payload> Keys<T> {
     pub fn new(topic: &Topic<T>) -> Result<Self> {
         let log = topic.log()?;
         let subscriber = topic.subscriber(Start::Oldest)?;
-        let next = log.first()?;
-        let follower = Mutex::new(Follower { subscriber, next, damaged: Vec::new() });
+        let follower = Mutex::new(Follower { subscriber, damaged: Vec::new() });
         let (log, keys) = (Mutex::new(log), RwLock::default());
         Ok(Self { shared: Arc::new(Shared { log, follower, keys }) })
     }
@@ -106,21 +103,18 @@ impl<T: Payload> Keys<T> {
     pub fn follow(&self) -> Result<u64> {
         let mut follower = self.follower();
         loop {
-            let Follower { subscriber, next, damaged } = &mut *follower;
+            let Follower { subscriber, damaged } = &mut *follower;
             match subscriber.try_recv() {
                 Ok(Some(message)) => {
-                    *next = message.sequence() + 1;
                     self.add(message.key(), message.sequence());
                 }
-                Ok(None) | Err(RecvError::Closed) => return Ok(*next),
-                Err(RecvError::Damaged { sequence }) => {
-                    damaged.push(sequence);
-                    *next = sequence + 1;
-                }
-                Err(RecvError::Lagged { missed }) => *next += missed,
+                Ok(None) | Err(RecvError::Closed) => break,
+                Err(RecvError::Damaged { sequence }) => damaged.push(sequence),
+                Err(RecvError::Lagged { .. }) => {}
                 Err(error) => return Err(unreadable(error)),
             }
         }
+        Ok(follower.subscriber.due())
     }
 
     fn add(&self, key: &[u8], sequence: u64) {

@@ -31,9 +31,9 @@ use std::sync::Arc;
 /// Where the log has checksums they are looked at whenever a message is read, unless [`checked(false)`](Self::checked)
 /// was said. A message that is not what was published is an error that names it; the others can be read.
 ///
-/// A checksum belongs to a record and to where it lies, not to its sequence: if the place of a message in the order was
-/// changed so that it names the record of another message, that one is read in its stead. Subscribers, which know what
-/// follows what, and [`verify`](Self::verify) notice it.
+/// A checksum belongs to a record and to where it lies; which message it is, its place in the order says, with a
+/// check of its own in which a change of one byte is always noticed. Subscribers, which know what follows what, and
+/// [`verify`](Self::verify) notice more.
 ///
 /// # Examples
 ///

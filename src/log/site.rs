@@ -62,6 +62,18 @@ pub fn read(folder: &Folder, identity: u64) -> Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(path)))
 }
 
+/// What the folder of the logs of a bus is called: a bus that was opened by name has that name, any other one its whole
+/// path, so that no two have the same.
+fn name_of(bus: &Path) -> String {
+    let own = format!("/dev/shm/windlass-{}", nix::unistd::geteuid());
+    match bus.strip_prefix(&own) {
+        Ok(name) => name.to_string_lossy().into_owned(),
+        Err(_) => {
+            bus.to_string_lossy().trim_start_matches('/').replace('%', "%25").replace('/', "%")
+        }
+    }
+}
+
 /// Where the log of `topic` is unless somebody says otherwise.
 ///
 /// # Errors
@@ -75,7 +87,7 @@ pub fn default(bus: &Folder, topic: &str) -> Result<PathBuf> {
         );
         return Err(Error::new(ErrorKind::Invalid, text));
     };
-    let name = directory.path().file_name().map(PathBuf::from).unwrap_or_default();
+    let name = name_of(directory.path());
     if let Some(logs) = std::env::var_os(LOGS_VARIABLE).filter(|logs| !logs.is_empty()) {
         return Ok(PathBuf::from(logs).join(name).join(format!("{topic}.log")));
     }
@@ -92,4 +104,20 @@ pub fn default(bus: &Folder, topic: &str) -> Result<PathBuf> {
         Error::new(ErrorKind::Invalid, text)
     })?;
     Ok(data.join("windlass").join(name).join(format!("{topic}.log")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_buses_have_logs_in_one_place() {
+        let own = format!("/dev/shm/windlass-{}/market", nix::unistd::geteuid());
+        let buses =
+            [&own[..], "/dev/shm/market", "/dev/shm/a/bus", "/dev/shm/a%bus", "/dev/shm/b/bus"];
+        let names: std::collections::BTreeSet<_> =
+            buses.iter().map(|bus| name_of(Path::new(bus))).collect();
+        assert_eq!(names.len(), buses.len(), "{names:?}");
+        assert!(names.contains("market"));
+    }
 }

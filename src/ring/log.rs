@@ -125,8 +125,8 @@ impl Piece {
         self.region.word(self.at + (sequence % PLACES) as usize * 8)
     }
 
-    /// The record that has this place, if any has; [`NO_LANE`](words::NO_LANE) if no publisher wrote it. An input: check
-    /// lane and position before use.
+    /// The record that has this place, if any has; [`NO_LANE`](words::NO_LANE) if no publisher wrote it. An input:
+    /// check lane and position before use.
     #[inline]
     pub fn read(&self, sequence: u64) -> Option<Place> {
         // PLACE: pairs with the swap in `append`.

@@ -112,6 +112,8 @@ impl<T: Payload> TopicBuilder<T> {
     /// `WINDLASS_LOGS` if that is set; beside the topic if the bus was opened by a path that is not in `/dev/shm`; else
     /// under `XDG_DATA_HOME/windlass` or `~/.local/share/windlass`.
     ///
+    /// Removing the topic leaves its log where it is; removing a bus removes the logs that are in its folder.
+    ///
     /// The topic is [ordered](Self::ordered), its publishers never wait for its subscribers, and whoever opens it after
     /// all processes have ended, or the machine has crashed, finds what was published. The options of a log that exists
     /// are those that it was made with.

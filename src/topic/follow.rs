@@ -78,6 +78,11 @@ impl<T: Payload> Subscriber<T> {
         }
     }
 
+    /// The sequence of the message that comes next, or of the one behind what is lost.
+    pub(crate) fn due(&self) -> u64 {
+        self.trail.as_ref().map_or(0, |trail| trail.next.get())
+    }
+
     /// Goes on behind a message that is not what was published.
     fn pass_damaged(&mut self, sequence: u64) -> RecvError {
         if let Some(trail) = &self.trail {

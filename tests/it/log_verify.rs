@@ -2,7 +2,7 @@
 //! reader fail otherwise.
 
 use super::durable::Logs;
-use super::log_read::{folder, hundred, open, Sent, SEGMENT};
+use super::log_read::{folder, hundred, open, place_word, Sent, SEGMENT};
 use super::process::{scaled, until};
 use proptest::prelude::*;
 use std::cell::Cell;
