@@ -22,9 +22,9 @@ pub const POSITION_END: u64 = (POSITION_MASK + 1) * 8;
 /// The lane of a word that no publisher wrote: none has it.
 pub const NO_LANE: usize = usize::MAX;
 
-/// The sum without carries of the bytes of both words.
+/// The sum without carries of the bytes of both words: 0 if the word has its check.
 #[inline]
-fn check(word: u64, sequence: u64) -> u64 {
+fn sum(word: u64, sequence: u64) -> u64 {
     let folded = word ^ sequence;
     let folded = folded ^ (folded >> 32);
     let folded = folded ^ (folded >> 16);
@@ -35,19 +35,22 @@ fn check(word: u64, sequence: u64) -> u64 {
 #[inline]
 pub fn pack(place: Place, sequence: u64) -> u64 {
     let word = TAKEN | ((place.lane as u64) << 56) | ((place.position / 8) & POSITION_MASK);
-    word | (check(word, sequence) << 48)
+    word | (sum(word, sequence) << 48)
 }
 
 /// Takes a word that is not zero apart. One that no publisher wrote for this sequence names [`NO_LANE`].
 #[inline]
 pub fn unpack(word: u64, sequence: u64) -> Place {
-    let place =
-        Place { lane: ((word >> 56) & 0x7f) as usize, position: (word & POSITION_MASK) * 8 };
-    if word == pack(place, sequence) {
-        place
-    } else {
-        Place { lane: NO_LANE, position: 0 }
+    if sum(word, sequence) != 0 || word & TAKEN == 0 {
+        return nobodys();
     }
+    Place { lane: ((word >> 56) & 0x7f) as usize, position: (word & POSITION_MASK) * 8 }
+}
+
+/// Out of the way: a reader goes on before it knows the sum.
+#[cold]
+fn nobodys() -> Place {
+    Place { lane: NO_LANE, position: 0 }
 }
 
 #[cfg(test)]

@@ -39,9 +39,19 @@ fn each_file(folder: &Path, visit: &mut impl FnMut(&Path) -> Result<()>) -> Resu
         fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
     {
         let path = entry?.path();
-        match path.is_dir() {
-            true => each_file(&path, visit)?,
-            false => visit(&path).with_context(|| path.display().to_string())?,
+        let visited = match path.is_dir() {
+            true => each_file(&path, visit),
+            false => visit(&path).with_context(|| path.display().to_string()),
+        };
+        // What a store is about to make has another name by now.
+        let is_gone = |error: &anyhow::Error| {
+            let cause = error.root_cause().downcast_ref::<std::io::Error>();
+            cause.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+                || error.root_cause().downcast_ref() == Some(&rustix::io::Errno::NOENT)
+        };
+        match visited {
+            Err(error) if is_gone(&error) => {}
+            visited => visited?,
         }
     }
     Ok(())
